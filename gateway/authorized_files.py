@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gateway.model.stamps import Leaf
     from gateway.model.verdicts import Denied, Found, OpenFile
     from gateway.pinning.checks import PinChecks
-    from gateway.resource.disk_checks import Looks
+    from gateway.resource.disk_checks import SeenOnDisk
     from gateway.resource.held_files import HeldFiles
     from gateway.resource.held_listings import HeldListings
 
@@ -99,7 +99,7 @@ class AuthorizedFiles:
                 return candidate
         raise Refusal(Reason.NOT_PERMITTED)
 
-    def resolve_now(self, access: Access, looks: Looks) -> Access | None:
+    def resolve_now(self, access: Access, looks: SeenOnDisk) -> Access | None:
         """As `resolve`, from memory alone; None where it has to be asked.
 
         The first of the caller's packages that may list the digest has to be one whose link to the blob is
@@ -201,7 +201,7 @@ class AuthorizedFiles:
         return found
 
     def find_now(
-        self, allowed: Allowed, looks: Looks, *, needs_content: bool, may_open: bool
+        self, allowed: Allowed, looks: SeenOnDisk, *, needs_content: bool, may_open: bool
     ) -> tuple[Found, Stamp] | None:
         """As `find`, without waiting; None where `find` has to be asked.
 
@@ -226,7 +226,7 @@ class AuthorizedFiles:
                 return None
 
     def _file_now(
-        self, allowed: Allowed, looks: Looks, *, needs_content: bool, may_open: bool
+        self, allowed: Allowed, looks: SeenOnDisk, *, needs_content: bool, may_open: bool
     ) -> tuple[OpenFile, Stamp] | None:
         resource, model = allowed.access.resource, allowed.model
         if self._held_files is None or not (model and resource.package and resource.file):
@@ -284,7 +284,9 @@ class AuthorizedFiles:
             raise Refusal(Reason.ABSENT)
         return ModelListing(model=model, packages=shown), stamp
 
-    def _model_now(self, allowed: Allowed, model: ModelId, looks: Looks) -> tuple[ModelListing, Stamp] | None:
+    def _model_now(
+        self, allowed: Allowed, model: ModelId, looks: SeenOnDisk
+    ) -> tuple[ModelListing, Stamp] | None:
         """As `_model`, from memory alone; None where that has to be asked."""
         packages = self._held_listings and self._held_listings.find_packages(model, looks)
         if not packages:

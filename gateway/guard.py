@@ -38,7 +38,7 @@ from gateway.model.verdicts import (
     Rejection,
 )
 from gateway.platform.confirmation import reach_confirmed, with_platform_reason
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Sequence
@@ -79,7 +79,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
 
     async def admit(self, request: WireRequest, route: GuardedRoute) -> Receipt | Declined:
         """Decide and record. The Receipt may be delivered once `confirm` has passed."""
-        weighed = await _run(self._weigh(request, route, Looks(), may_open=True))
+        weighed = await _run(self._weigh(request, route, SeenOnDisk(), may_open=True))
         if isinstance(weighed, Rejection):
             return self.decline(weighed)
         return self._record(weighed)
@@ -121,7 +121,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         return self.authority is not None and parse_token(credential.secret) is not TokenShape.OURS
 
     def weigh_now(
-        self, request: WireRequest, route: GuardedRoute, looks: Looks, *, may_open: bool
+        self, request: WireRequest, route: GuardedRoute, looks: SeenOnDisk, *, may_open: bool
     ) -> Weighed | None:
         """Decide without waiting; None where something has to be waited for. Nothing is recorded yet.
 
@@ -230,7 +230,9 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
     async def _reach(self, access: Access, credential: Credential | SignedLink) -> Judgement:
         return await reach_confirmed(self.decisions, self.authority, access, credential)
 
-    def _weigh(self, request: WireRequest, route: GuardedRoute, looks: Looks, *, may_open: bool) -> Steps:
+    def _weigh(
+        self, request: WireRequest, route: GuardedRoute, looks: SeenOnDisk, *, may_open: bool
+    ) -> Steps:
         principal = resource = meant = None
         verdict: Verdict | None = None
         try:
@@ -250,12 +252,12 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 file = self.authorized_files.resolve_now(access, looks)
                 if file is None:
                     file = yield partial(self.authorized_files.resolve, access)
-                    looks = Looks()  # what was seen on disk before a wait is not used after it
+                    looks = SeenOnDisk()  # what was seen on disk before a wait is not used after it
                 access = file
             judgement = self._recall(access)
             if judgement is None:
                 judgement = yield partial(self._reach, access, credential)
-                looks = Looks()
+                looks = SeenOnDisk()
             verdict = judgement.verdict
             if isinstance(verdict, Denied):
                 reason = self.authorized_files.reason_now(verdict)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.audit.request_secrets import RequestSecrets
     from gateway.decisions import Decisions
     from gateway.directory.memory.near_facts import NearFacts
-    from gateway.issuers.outside import OutsideIssuers
+    from gateway.issuers.outside import IssuerServices
     from gateway.model.errors import Unavailable
     from gateway.model.pins import Pin
     from gateway.platform.authority import Authority
@@ -447,7 +447,7 @@ def unknown_key_counters(authority: Authority | None) -> dict[str, float]:
     return {sample("cachegate_unknown_keys_total", name): count for name, count in events.items()}
 
 
-def issuer_counters(issuers: OutsideIssuers) -> dict[str, float]:
+def issuer_counters(issuers: IssuerServices) -> dict[str, float]:
     """The outcomes of this worker's fetches of outside issuers' keys."""
     outcomes = issuers.key_sets.outcomes
     return {sample("cachegate_issuer_fetches_total", name): count for name, count in outcomes.items()}

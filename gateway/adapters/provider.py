@@ -33,7 +33,7 @@ import msgspec
 from gateway.adapters.addresses import AddressError
 from gateway.adapters.checked_transport import DEFAULT_PORTS, CheckedTransport
 from gateway.model.circuit import Circuit
-from gateway.model.errors import Reason, Silence, Unavailable
+from gateway.model.errors import ProviderSilentError, Reason, Unavailable
 from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Provider:
         entered = circuit.enter()
         if entered is None:
             self.outcomes["not-asked"] += 1
-            raise Silence("it failed lately and is left alone for a moment")
+            raise ProviderSilentError("it failed lately and is left alone for a moment")
         outcome = "given-up"
         try:
             async with asyncio.timeout(seconds - SLOT_WAIT_SECONDS if has_waited else seconds):
@@ -191,7 +191,7 @@ class Provider:
             # provider.
             is_ours = isinstance(error, httpx.PoolTimeout) or (has_waited and isinstance(error, TimeoutError))
             outcome = "given-up" if is_ours else "failed"
-            raise (undecided if is_ours else Silence)(_why(error)) from error
+            raise (undecided if is_ours else ProviderSilentError)(_why(error)) from error
         except _RateLimitedError as error:
             outcome = "no-sense"
             self._circuit_for_unknown_keys.trip()

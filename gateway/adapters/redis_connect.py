@@ -19,12 +19,12 @@ from gateway.adapters.redis_url import Topology
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
-    from gateway.adapters.redis_place import Place
+    from gateway.adapters.redis_place import ServerAddress
     from gateway.adapters.redis_url import RedisAddress, RedisLimits
 
 
 async def connect_raw(
-    address: RedisAddress, limits: RedisLimits, protocol: asyncio.Protocol, place: Place
+    address: RedisAddress, limits: RedisLimits, protocol: asyncio.Protocol, place: ServerAddress
 ) -> None:
     """Connect `protocol` to the server. Does not authenticate."""
     loop = asyncio.get_running_loop()
@@ -37,7 +37,7 @@ async def connect_raw(
     await loop.create_connection(lambda: protocol, host, port, ssl=context)
 
 
-async def _find_primary(address: RedisAddress, limits: RedisLimits, place: Place) -> tuple[str, int]:
+async def _find_primary(address: RedisAddress, limits: RedisLimits, place: ServerAddress) -> tuple[str, int]:
     if address.topology is not Topology.CLUSTER:
         return await place.find(is_anew=True)
     timeouts = {

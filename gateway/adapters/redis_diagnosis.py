@@ -15,7 +15,7 @@ import ssl
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from gateway.adapters.redis_errors import NO_TLS, SENTINEL_LOGIN, Refused
+from gateway.adapters.redis_errors import NO_TLS, SENTINEL_LOGIN, RefusedByServer
 from gateway.adapters.redis_url import RedisLimits, Topology, parse_redis_url
 from gateway.model.errors import Unavailable
 
@@ -30,10 +30,10 @@ _ONLY_TLS_SENTINEL = "is a Sentinel that speaks TLS, and Sentinels are asked wit
 
 @asynccontextmanager
 async def diagnosed(url: str) -> AsyncIterator[None]:
-    """A context that turns an unanswered connection into `Refused` with the reason that was found."""
+    """A context that turns an unanswered connection into `RefusedByServer` with the reason that was found."""
     try:
         yield
-    except Refused:
+    except RefusedByServer:
         raise
     except Unavailable as failure:
         if failure.dependency != "redis":
@@ -41,7 +41,7 @@ async def diagnosed(url: str) -> AsyncIterator[None]:
         found = await find_reason(parse_redis_url(url))
         if found is None:
             raise
-        raise Refused("redis", found) from failure
+        raise RefusedByServer("redis", found) from failure
 
 
 async def find_reason(address: RedisAddress, limits: RedisLimits | None = None) -> str | None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-class Refused(Unavailable):
+class RefusedByServer(Unavailable):
     """The server answered and said why it refuses us, or its certificate was not accepted."""
 
 
@@ -120,7 +120,7 @@ def translated(display: str) -> Iterator[None]:
         root = root_of(error)
         said = _refusal(error) or _tls_failure(error)
         if said is not None:
-            raise Refused("redis", f"{display} {said}") from error
+            raise RefusedByServer("redis", f"{display} {said}") from error
         if (code := _CODES.get(_code_of(root))) is not None:
             raise Unavailable("redis", f"{display} {code}") from error
         for kinds, why in _WHY:

@@ -40,7 +40,7 @@ from gateway.model.groups import Renewal, lease_quorum
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from gateway.adapters.redis_place import Place
+    from gateway.adapters.redis_place import ServerAddress
     from gateway.adapters.redis_sentinels import Host
     from gateway.adapters.redis_url import RedisAddress, RedisLimits
     from gateway.model.clocks import MonotonicClock
@@ -106,7 +106,7 @@ class RedisFeed:
         renew_seconds: float,
         lease_seconds: float,
         clock: MonotonicClock,
-        place: Place | None = None,
+        place: ServerAddress | None = None,
     ) -> None:
         self._address = address
         self._limits = limits

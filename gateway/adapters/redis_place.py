@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_sentinels import Found, Host
 
 
-class Place:
+class ServerAddress:
     """The address of the server, as far as it is known, for all connections of one process."""
 
     def __init__(self, hosts: tuple[Host, ...], service: str | None, *, seconds: float) -> None:
@@ -71,7 +71,7 @@ class Place:
 class _Placed(AbstractConnection):
     """A connection that reconnects when the place has changed."""
 
-    def __init__(self, *, place: Place, **options: Any) -> None:
+    def __init__(self, *, place: ServerAddress, **options: Any) -> None:
         self._place = place
         self._number = -1
         super().__init__(**options)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 import msgspec
 
-from gateway.adapters.redis_errors import SENTINEL_LOGIN, Refused
+from gateway.adapters.redis_errors import SENTINEL_LOGIN, RefusedByServer
 from gateway.model.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ async def _majority(asked: dict[asyncio.Task[Host | None], Host], service: str, 
 def _verify_no_login_wanted(asked: dict[asyncio.Task[Host | None], Host]) -> None:
     for task, host in asked.items():
         if task.done() and not task.cancelled() and isinstance(task.exception(), LoginWantedError):
-            raise Refused("redis", f"{_listed([host])} {SENTINEL_LOGIN}")
+            raise RefusedByServer("redis", f"{_listed([host])} {SENTINEL_LOGIN}")
 
 
 async def _name_primary(host: Host, service: str) -> Host | None:

@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
     from gateway.adapters.history_file import HistoryFile
-    from gateway.adapters.redis_place import Place
+    from gateway.adapters.redis_place import ServerAddress
     from gateway.model.stores import Batch, FactSnapshot, GroupSize
 
 _T = TypeVar("_T")
@@ -124,7 +124,7 @@ class RedisStore:
         return self._address.display
 
     @property
-    def place(self) -> Place:
+    def place(self) -> ServerAddress:
         """The server's address, shared with the feed."""
         return self._place
 

@@ -33,7 +33,12 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from gateway.adapters.redis_place import Place, PlacedConnection, PlacedSSLConnection, PlacedUnixConnection
+from gateway.adapters.redis_place import (
+    PlacedConnection,
+    PlacedSSLConnection,
+    PlacedUnixConnection,
+    ServerAddress,
+)
 from gateway.model.errors import Misconfigured
 from gateway.model.hidden_fields import shown
 from gateway.model.trusted_files import refusal_of, verify_trusted
@@ -178,13 +183,13 @@ def verify_local_files(url: str) -> None:
             verify_trusted(folder, also=folder.stat().st_uid)
 
 
-def make_place(address: RedisAddress, limits: RedisLimits) -> Place:
+def make_place(address: RedisAddress, limits: RedisLimits) -> ServerAddress:
     """Make the place that all connections of one process to this address share."""
-    return Place(address.hosts, address.service, seconds=limits.connect_seconds)
+    return ServerAddress(address.hosts, address.service, seconds=limits.connect_seconds)
 
 
 def make_client(
-    address: RedisAddress, limits: RedisLimits, place: Place | None = None
+    address: RedisAddress, limits: RedisLimits, place: ServerAddress | None = None
 ) -> Redis | RedisCluster:
     """Make a client for this address. It connects on first use, to the place's address at that time."""
     options: dict[str, Any] = {

@@ -24,7 +24,7 @@ from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file_answer import Means
 from gateway.faces import check, content, identity
 from gateway.faces.route import declarations
-from gateway.middleware.at_once import AtOnce
+from gateway.middleware.at_once import SynchronousCore
 from gateway.middleware.guard import GuardMiddleware
 from gateway.middleware.health import HEALTH_PATH, HealthMiddleware
 from gateway.middleware.routes import UNROUTED
@@ -94,9 +94,9 @@ class Worker:
         in_front = [Middleware(HealthMiddleware)] if self.pipeline.links is not None else []
         return Starlette(routes=self._endpoints, middleware=[*in_front, guard], lifespan=lifespan)
 
-    def at_once(self) -> AtOnce:
+    def at_once(self) -> SynchronousCore:
         """What answers without waiting."""
-        return AtOnce(
+        return SynchronousCore(
             guard=self.pipeline.guard,
             routes=self._routes,
             clock=self.pipeline.clock,

@@ -19,7 +19,7 @@ from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.access_tokens import AccessTokens
 from gateway.issuers.bindings import NEW_PER_SECOND, Bindings
 from gateway.issuers.key_sets import KeySets
-from gateway.issuers.outside import OutsideIssuers
+from gateway.issuers.outside import IssuerServices
 from gateway.model.errors import Misconfigured
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
@@ -155,9 +155,9 @@ def build_outside_issuers(
     clock: SystemClock,
     worker: str,
     telemetry: Telemetry,
-) -> OutsideIssuers:
+) -> IssuerServices:
     """What has the keys of outside issuers fetched and binds their subjects."""
-    return OutsideIssuers(
+    return IssuerServices(
         key_sets=KeySets(
             client=KeySetClient(private_issuers=settings.private_issuers),
             store=store,

@@ -26,7 +26,7 @@ from gateway.model.errors import Reason
 
 if TYPE_CHECKING:
     from gateway.model.access import Action, Principal
-    from gateway.model.verdicts import Admission, Outcome, Rejection, Upstream
+    from gateway.model.verdicts import Admission, Outcome, Rejection, ServerOutcome
 
 _OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b%b}'
 
@@ -92,7 +92,7 @@ def _of_forwarded(outcome: Outcome) -> bytes:
     return b'%b,"upstream":%b' % (reason, encode(_upstream_part(outcome.upstream)))
 
 
-def _upstream_part(upstream: Upstream) -> UpstreamPart:
+def _upstream_part(upstream: ServerOutcome) -> UpstreamPart:
     return UpstreamPart(
         server=upstream.server,
         status=upstream.status,

@@ -38,7 +38,7 @@ OWN_CACHE = (
 )
 
 
-class Way(msgspec.Struct, frozen=True, kw_only=True):
+class ConnectMethod(msgspec.Struct, frozen=True, kw_only=True):
     """One way to reach the gateway, as lines to copy."""
 
     name: str
@@ -85,7 +85,7 @@ def base_of(address: Url) -> str:
     return address.text().rstrip("/")
 
 
-def ways_for(owner: TenantId, address: Url, *, has_engine_face: bool) -> tuple[Way, ...]:
+def ways_for(owner: TenantId, address: Url, *, has_engine_face: bool) -> tuple[ConnectMethod, ...]:
     """Every way, the simplest first."""
     base = shlex.quote(base_of(address))
     engine = ("export ROBOFLOW_API_KEY=" + shlex.quote(PLACEHOLDER), *_own_cache(owner))
@@ -95,19 +95,19 @@ def ways_for(owner: TenantId, address: Url, *, has_engine_face: bool) -> tuple[W
         "# Then load as ever: AutoModel.from_pretrained(...)",
     )
     return (
-        Way(
+        ConnectMethod(
             name="api-host",
             title="The engine, asking this gateway instead of the platform (set before Python starts)",
             lines=(f"export ROBOFLOW_API_HOST={base}", *engine, *check),
             note=_joined(missing),
         ),
-        Way(
+        ConnectMethod(
             name="secure-gateway",
             title="The engine, with everything it sends going through this gateway (instead of the above)",
             lines=(f"export SECURE_GATEWAY={base}", *engine, *check),
             note=_joined(missing, _secure_gateway_note(address)),
         ),
-        Way(
+        ConnectMethod(
             name="curl",
             title="curl",
             lines=(
@@ -117,8 +117,10 @@ def ways_for(owner: TenantId, address: Url, *, has_engine_face: bool) -> tuple[W
                 f'curl --fail-with-body -H "Authorization: Bearer $TENANT_KEY" -o FILE {base}LINK',
             ),
         ),
-        Way(name="httpx", title="Python with httpx", lines=_python("httpx", base_of(address))),
-        Way(name="requests", title="Python with requests", lines=_python("requests", base_of(address))),
+        ConnectMethod(name="httpx", title="Python with httpx", lines=_python("httpx", base_of(address))),
+        ConnectMethod(
+            name="requests", title="Python with requests", lines=_python("requests", base_of(address))
+        ),
     )
 
 

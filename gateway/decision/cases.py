@@ -27,7 +27,7 @@ from msgspec.structs import asdict, replace
 from gateway.decision import cedar, source
 from gateway.decision.left_out import rules_relied_on
 from gateway.decision.policyset import MAX_FILE_BYTES, digest_of
-from gateway.decision.world import CaseQuestion, World, WorldTenant
+from gateway.decision.world import CaseQuestion, CaseWorld, WorldTenant
 from gateway.model.access import parse_allowable
 from gateway.model.errors import BadNameError, Misconfigured, Reason
 from gateway.model.issuers import find_rule
@@ -100,7 +100,7 @@ class TokenCase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError("a refused token has neither a rule nor scopes")
 
 
-class CaseFile(World, frozen=True, kw_only=True):
+class CaseFile(CaseWorld, frozen=True, kw_only=True):
     """A set of tenants (a world), the cases about it, and cases of tokens."""
 
     cases: tuple[Case, ...]
@@ -159,7 +159,7 @@ class UncoveredRule(msgspec.Struct, frozen=True, kw_only=True):
         return f'{self.file}:{self.line}: the rule "{self.policy}" is not covered: {why}; expected {expected}'
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
     """The results of all cases, and the rules that no passing case relies on."""
 
     results: tuple[CaseResult, ...]
@@ -186,7 +186,7 @@ def run_cases(
     policy_set: PolicySet,
     rulebook: Rulebook,
     issuers: Sequence[Issuer] = (),
-) -> Report:
+) -> CaseReport:
     """Decide every case of every file under this set, and find the rules that none of them relies on.
 
     The cases of tokens go by the mapping of these issuers.
@@ -213,7 +213,7 @@ def run_cases(
                 beside.setdefault(policy, {}).update(dict.fromkeys(islice(others, MAX_NAMED)))
     rules = rulebook.rules(policy_set)
     uncovered = [rule for rule in rules if rule not in covered]
-    return Report(results=tuple(results), uncovered=tuple(_uncovered(policy_set, uncovered, beside)))
+    return CaseReport(results=tuple(results), uncovered=tuple(_uncovered(policy_set, uncovered, beside)))
 
 
 def _token_results(

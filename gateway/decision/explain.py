@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from gateway.decision.remedies import Help, Remedy, Way, find_way, needed_lines
+from gateway.decision.remedies import Help, Remedy, RemedyPlan, find_way, needed_lines
 from gateway.decision.rulebook import VIA_OWNER, VIA_PUBLIC
 from gateway.decision.source import rule_texts
 from gateway.model.access import GRANTABLE
@@ -76,7 +76,7 @@ class Determining(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.effect}, {self.file}:{self.line}"
 
 
-class Cause(StrEnum):
+class DenialCause(StrEnum):
     """The cause of a denial, in the order in which causes are checked."""
 
     ALLOWED = "allowed"
@@ -94,7 +94,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
     verdict: str  # allow, deny
     reason: str
-    cause: Cause
+    cause: DenialCause
     meaning: str
     may_discover: bool
     scopes: tuple[str, ...]
@@ -135,7 +135,7 @@ def explain(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[Mo
     grants = rulebook.matching_grants(access, facts)
     rule_places = _RulePlaces(facts, rulebook)
     reason = _reason(verdict, facts)
-    cause, way = Cause.ALLOWED, Way((), ())
+    cause, way = DenialCause.ALLOWED, RemedyPlan((), ())
     if reason is not Reason.PERMITTED:
         cause, way = _find_cause(access, facts, rulebook, reason, known)
     forbidden_by = tuple(map(rule_places.of, way.forbids))
@@ -170,39 +170,39 @@ def _reason(verdict: Verdict, facts: Facts) -> Reason:
 
 def _find_cause(
     access: Access, facts: Facts, rulebook: Rulebook, reason: Reason, rules: tuple[ModelRule, ...]
-) -> tuple[Cause, Way]:
+) -> tuple[DenialCause, RemedyPlan]:
     """The cause of the denial, and the changes that would help."""
     if reason is Reason.UNREADABLE_FACT:
         records = ", ".join(facts.unreadable) or "the model's own"
         repair = Remedy(kind=Help.RECORD_REPAIR, text=f"records that parse: {records}")
-        return Cause.UNREADABLE_FACT, Way(((repair,),), ())
+        return DenialCause.UNREADABLE_FACT, RemedyPlan(((repair,),), ())
     if reason is Reason.POLICY_ERROR:
-        return Cause.POLICY_ERROR, Way(((_rule_repair(access, facts, rulebook),),), ())
+        return DenialCause.POLICY_ERROR, RemedyPlan(((_rule_repair(access, facts, rulebook),),), ())
     if access.principal.tenant is None:
-        return Cause.ADMIN_KEY, Way(((_tenant_key(facts),),), ())
+        return DenialCause.ADMIN_KEY, RemedyPlan(((_tenant_key(facts),),), ())
     if not facts.is_confirmed or (facts.ruling is not None and not facts.ruling.is_allow):
         word: RemedyStep = (_platform_word(facts),)
         way = find_way(access, _with_platforms_word(facts), rulebook, rules)
-        return Cause.PLATFORM, Way((word, *way.steps), way.forbids)
+        return DenialCause.PLATFORM, RemedyPlan((word, *way.steps), way.forbids)
     way = find_way(access, facts, rulebook, rules)
     if way.forbids:
-        return Cause.FORBIDDEN, way
+        return DenialCause.FORBIDDEN, way
     is_scope = any(remedy.kind is Help.SCOPE for step in way.steps for remedy in step)
-    return Cause.MISSING_SCOPE if is_scope else Cause.NOT_GRANTED, way
+    return DenialCause.MISSING_SCOPE if is_scope else DenialCause.NOT_GRANTED, way
 
 
-def _meaning(reason: Reason, cause: Cause, facts: Facts, forbidden_by: tuple[Determining, ...]) -> str:
+def _meaning(reason: Reason, cause: DenialCause, facts: Facts, forbidden_by: tuple[Determining, ...]) -> str:
     """The reason in words; more specific where the reason has several causes."""
-    if cause is Cause.FORBIDDEN:
+    if cause is DenialCause.FORBIDDEN:
         rules = " and ".join(f'the rule "{each.policy}" ({each.place})' for each in forbidden_by)
         return f"{rules[:1].upper()}{rules[1:]} forbids it."
-    if cause is Cause.PLATFORM and not facts.is_confirmed:
+    if cause is DenialCause.PLATFORM and not facts.is_confirmed:
         return (
             "The platform's word on this key and model is not known here now; it is asked at their next use."
         )
-    if cause is Cause.NOT_GRANTED and reason is Reason.NOT_PERMITTED:
+    if cause is DenialCause.NOT_GRANTED and reason is Reason.NOT_PERMITTED:
         return "No rule lets the caller discover it."
-    if cause is Cause.MISSING_SCOPE and reason is Reason.NOT_PERMITTED:
+    if cause is DenialCause.MISSING_SCOPE and reason is Reason.NOT_PERMITTED:
         return "The key lacks the scope for this action, and that of discovering it."
     return reason.explanation
 

@@ -40,7 +40,7 @@ MAX_FILE_BYTES = (
 MAX_ID_CHARACTERS = 128  # every audit record of a decision names the rules that made it
 
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class PolicyProblem(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One problem of a policy folder: its location, what was found, what is expected."""
 
     file: str
@@ -71,14 +71,14 @@ def digest_of(schema: str, policies: tuple[tuple[str, str], ...]) -> str:
     return hashlib.sha256(msgspec.json.encode(["cachegate-policy-1", schema, policies])).hexdigest()
 
 
-def validate(policy_set: PolicySet) -> list[Problem]:
+def validate(policy_set: PolicySet) -> list[PolicyProblem]:
     """Everything that is wrong with a set; empty when it may be put in force.
 
     Types are checked only once all texts parse and the schema fits the gateway's queries: otherwise errors
     that merely follow from another one would hide it.
     """
     problems = [*_schema_problems(policy_set.schema)]
-    rules: list[tuple[source.Place, cedar.Rule]] = []
+    rules: list[tuple[source.SourcePosition, cedar.Rule]] = []
     for file, text in policy_set.policies:
         try:
             parsed = cedar.parse_rules(file, text)
@@ -91,7 +91,7 @@ def validate(policy_set: PolicySet) -> list[Problem]:
             rules += [(places[rule.number], rule) for rule in parsed]
     problems += _naming_problems(rules)
     if not rules and not problems:
-        nothing = source.Place(1, 1)
+        nothing = source.SourcePosition(1, 1)
         problems.append(
             _problem(
                 SCHEMA_FILE, nothing, "the folder holds no policy", "at least one, or everything is denied"
@@ -108,14 +108,14 @@ def validate(policy_set: PolicySet) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
 
 
-def _schema_problems(schema: str) -> Iterator[Problem]:
+def _schema_problems(schema: str) -> Iterator[PolicyProblem]:
     """Check that the schema parses and describes what the gateway passes with every query."""
     error = cedar.find_schema_error(schema)
     if error is not None:
         place = source.place_of_syntax_error(schema, cedar.find_schema_error)
         yield _problem(SCHEMA_FILE, place, error, "a Cedar schema")
         return
-    start = source.Place(1, 1)
+    start = source.SourcePosition(1, 1)
     entities = msgspec.json.encode(sample_entities()).decode()
     error = cedar.find_entity_error(schema, entities)
     if error is not None:
@@ -129,7 +129,7 @@ def _schema_problems(schema: str) -> Iterator[Problem]:
                 yield _problem(SCHEMA_FILE, start, found, "the actions that the shipped schema declares")
 
 
-def _naming_problems(rules: list[tuple[source.Place, cedar.Rule]]) -> Iterator[Problem]:
+def _naming_problems(rules: list[tuple[source.SourcePosition, cedar.Rule]]) -> Iterator[PolicyProblem]:
     """Audit records name policies by @id: check that each has one, and that all differ."""
     first: dict[str, str] = {}
     for place, rule in rules:
@@ -154,8 +154,8 @@ def _named(rule_id: str | None) -> str:
     return "" if rule_id is None else f'rule "{rule_id}": '
 
 
-def _problem(file: str, place: source.Place, found: str, expected: str) -> Problem:
-    return Problem(
+def _problem(file: str, place: source.SourcePosition, found: str, expected: str) -> PolicyProblem:
+    return PolicyProblem(
         file=file, line=place.line, column=place.column, found=" ".join(found.split()), expected=expected
     )
 

@@ -84,20 +84,20 @@ def needed_lines(steps: Iterable[Step]) -> tuple[str, ...]:
     return tuple(lines)
 
 
-class Way(msgspec.Struct, frozen=True):
+class RemedyPlan(msgspec.Struct, frozen=True):
     """What has to be done for an allow: these steps, and these forbids must no longer hold."""
 
     steps: tuple[Step, ...]
     forbids: tuple[Rule, ...]
 
 
-def find_way(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[ModelRule] = ()) -> Way:
+def find_way(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[ModelRule] = ()) -> RemedyPlan:
     """The least that has to be done so that a denied access is allowed. For a denial by Cedar.
 
     Where no change that is tried helps, the remedy is a new rule that permits it.
     """
     found = [
-        Way((*scope_steps, *way.steps), way.forbids)
+        RemedyPlan((*scope_steps, *way.steps), way.forbids)
         for asking, scope_steps, ways in _tries(access, facts, rules)
         if (way := _helping(asking, ways, rulebook)) is not None
     ]
@@ -105,7 +105,7 @@ def find_way(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[M
         return min(found, key=lambda way: len(way.forbids))
     who = f"tenant {access.principal.tenant}" if access.principal.tenant else "this key"
     permit = Remedy(kind=Help.PERMIT, text=f"a rule that permits {access.action} of it to {who}")
-    return Way(((permit,),), _forbids(access, facts, rulebook))
+    return RemedyPlan(((permit,),), _forbids(access, facts, rulebook))
 
 
 def _tries(
@@ -125,7 +125,7 @@ def _tries(
         yield from ((_with_action_allowed(asking), (*steps, allowing), unchanged) for asking, steps in keys)
 
 
-def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way | None:
+def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> RemedyPlan | None:
     """Those of these rights that help, as one step, with the forbids that remain.
 
     Where rights leave different forbids, those that leave the fewest.
@@ -140,7 +140,7 @@ def _helping(access: Access, ways: Sequence[_Right], rulebook: Rulebook) -> Way 
         return None
     forbids = min(left, key=len)
     remedies = tuple(remedy for remedy in left[forbids] if remedy is not None)
-    return Way((remedies,) if remedies else (), forbids)
+    return RemedyPlan((remedies,) if remedies else (), forbids)
 
 
 def _is_permitted(access: Access, facts: Facts, rulebook: Rulebook) -> bool:

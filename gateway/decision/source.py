@@ -47,7 +47,7 @@ class Token(msgspec.Struct, frozen=True, gc=False):
     end: int
 
 
-class Place(msgspec.Struct, frozen=True, gc=False):
+class SourcePosition(msgspec.Struct, frozen=True, gc=False):
     """A line and a column, both from 1."""
 
     line: int
@@ -63,10 +63,10 @@ def tokens(text: str) -> list[Token]:
     ]
 
 
-def place_at(text: str, offset: int) -> Place:
+def place_at(text: str, offset: int) -> SourcePosition:
     """The line and column of a character."""
     line_start = text.rfind("\n", 0, offset) + 1
-    return Place(text.count("\n", 0, offset) + 1, offset - line_start + 1)
+    return SourcePosition(text.count("\n", 0, offset) + 1, offset - line_start + 1)
 
 
 def statements(text: str) -> list[list[Token]]:
@@ -140,12 +140,12 @@ def find_excess(text: str) -> str | None:
     return None
 
 
-def places_of_statements(text: str) -> list[Place]:
+def places_of_statements(text: str) -> list[SourcePosition]:
     """Where each policy of a text starts, by its number."""
     return [place_at(text, statement[0].start) for statement in statements(text)]
 
 
-def find_id_at(text: str, place: Place) -> str | None:
+def find_id_at(text: str, place: SourcePosition) -> str | None:
     """The @id of the policy at this place, as it is written; works for texts that do not parse, too."""
     found: str | None = None
     for statement in statements(text):
@@ -156,18 +156,18 @@ def find_id_at(text: str, place: Place) -> str | None:
     return found
 
 
-def places_of_complaints(text: str, complaints: Iterable[tuple[int, str]]) -> list[Place]:
+def places_of_complaints(text: str, complaints: Iterable[tuple[int, str]]) -> list[SourcePosition]:
     """The place of each message about a policy (by number): the token it names, or the policy's start."""
     found = statements(text)
     return [
         place_at(text, (_find_named(found[number], complaint) or found[number][0]).start)
         if number < len(found)
-        else Place(1, 1)
+        else SourcePosition(1, 1)
         for number, complaint in complaints
     ]
 
 
-def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) -> Place:
+def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) -> SourcePosition:
     """Where parsing fails. `find_error` returns the error of a text, or None.
 
     Errors are not monotonic in the length of a prefix (it may end in an unfinished statement, which is not
@@ -193,7 +193,7 @@ def place_of_syntax_error(text: str, find_error: Callable[[str], str | None]) ->
     return place_at(text, (_find_named(statement, complaint) or statement[0]).start)
 
 
-def place_of_policy_error(text: str, find_error: Callable[[str], str | None]) -> Place:
+def place_of_policy_error(text: str, find_error: Callable[[str], str | None]) -> SourcePosition:
     """Where parsing a text of policies fails: in the first policy that does not parse by itself.
 
     Cedar reports errors in a policy's names and literals, unlike those in its form, only for a complete text,
@@ -205,7 +205,7 @@ def place_of_policy_error(text: str, find_error: Callable[[str], str | None]) ->
         if find_error(piece) is not None:
             inside, first = place_of_syntax_error(piece, find_error), place_at(text, start)
             shift = first.column - 1 if inside.line == 1 else 0
-            return Place(first.line + inside.line - 1, inside.column + shift)
+            return SourcePosition(first.line + inside.line - 1, inside.column + shift)
     return place_of_syntax_error(text, find_error)
 
 

@@ -56,7 +56,7 @@ class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     what: str | None = None  # self, catalogue or tenant
 
 
-class World(msgspec.Struct, frozen=True, kw_only=True):
+class CaseWorld(msgspec.Struct, frozen=True, kw_only=True):
     """All tenants of one case file."""
 
     tenants: dict[TenantId, WorldTenant] = {}

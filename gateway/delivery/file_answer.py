@@ -5,7 +5,7 @@ Preconditions are evaluated before ranges (RFC 9110, 13.2.2), only GET has range
 headers that GET without a Range has (9.3.2). `answer_file` makes the answer of a receipt from it: from memory
 where the file is there, else from the open file, or by the proxy in front.
 
-Where RFC 9110 demands an answer other than the file, a `Refused` is returned; the face makes the problem.
+Where RFC 9110 demands an answer other than the file, a `RefusedFile` is returned; the face makes the problem.
 
 A file that is not pinned has no validator and no digest, and its ranges could not be verified on their own:
 no ranges of it are offered or served.
@@ -56,7 +56,7 @@ class Means(msgspec.Struct, frozen=True, kw_only=True):
 PLAIN = Means()
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True):
+class RefusedFile(msgspec.Struct, frozen=True, kw_only=True):
     """The client is to be told this reason instead of the file, with these headers."""
 
     reason: Reason
@@ -76,7 +76,7 @@ class FilePlan(msgspec.Struct, frozen=True, kw_only=True):
     reason: Reason | None = None
 
 
-def answer_file(receipt: Receipt, means: Means = PLAIN) -> Answer | Refused:
+def answer_file(receipt: Receipt, means: Means = PLAIN) -> Answer | RefusedFile:
     """The answer with the file of a receipt, in the form that the request asks for.
 
     Raises `Unavailable` when the open file is no longer what was opened.
@@ -97,7 +97,7 @@ def answer_file(receipt: Receipt, means: Means = PLAIN) -> Answer | Refused:
         request.method, asked, size=file.size, sha256=file.sha256, is_blob=file.md5 is not None
     )
     if plan.reason is not None:
-        return Refused(reason=plan.reason, headers=plan.headers)
+        return RefusedFile(reason=plan.reason, headers=plan.headers)
     handoff = handoff_headers(plan.status, plan.headers, file, means.accel_prefix, request.headers)
     if handoff is not None:
         return Answer(200, Headers.of(*handoff, *REVALIDATED), ending=Ending.HANDED_OFF)

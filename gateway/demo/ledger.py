@@ -27,7 +27,7 @@ _POLL_SECONDS = 0.05
 _STATUSES = {reason.value: problem.status for reason, problem in PROBLEMS.items()}
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class LoggedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What the log holds about one answer."""
 
     decision: DecisionRecord
@@ -39,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         return self.decision.decision != "allow" or self.outcome is not None
 
 
-def load_ledger(folder: Path, record_ids: Sequence[str]) -> dict[str, Entry]:
+def load_ledger(folder: Path, record_ids: Sequence[str]) -> dict[str, LoggedAnswer]:
     """The entries of these records, after waiting a little for outcomes that are being written."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -52,7 +52,7 @@ def load_ledger(folder: Path, record_ids: Sequence[str]) -> dict[str, Entry]:
         time.sleep(_POLL_SECONDS)
 
 
-def check_ledger(visits: Sequence[Visit], ledger: Mapping[str, Entry]) -> list[str]:
+def check_ledger(visits: Sequence[Visit], ledger: Mapping[str, LoggedAnswer]) -> list[str]:
     """Every point in which the log disagrees with what the client received."""
     complaints = [
         complaint for visit in visits for complaint in _disagreements(visit, ledger.get(visit.record_id))
@@ -62,7 +62,7 @@ def check_ledger(visits: Sequence[Visit], ledger: Mapping[str, Entry]) -> list[s
     return complaints
 
 
-def _disagreements(visit: Visit, entry: Entry | None) -> list[str]:
+def _disagreements(visit: Visit, entry: LoggedAnswer | None) -> list[str]:
     request = f"{visit.step.who}: {visit.step.method} {shown_path(visit.step)}"
     if entry is None:
         return [f"{request}: the audit log has no record {visit.record_id or '(none was named)'}"]
@@ -75,14 +75,14 @@ def _disagreements(visit: Visit, entry: Entry | None) -> list[str]:
     return []
 
 
-def _recorded_status(entry: Entry) -> int | None:
+def _recorded_status(entry: LoggedAnswer) -> int | None:
     """The status that the client must have received, according to the record alone."""
     if entry.decision.decision == "allow":
         return None if entry.outcome is None else entry.outcome.status
     return _STATUSES.get(entry.decision.reason)
 
 
-def _entries(folder: Path, wanted: frozenset[str]) -> dict[str, Entry]:
+def _entries(folder: Path, wanted: frozenset[str]) -> dict[str, LoggedAnswer]:
     decisions: dict[str, DecisionRecord] = {}
     outcomes: dict[str, OutcomeRecord] = {}
     for event in read_events(folder):
@@ -92,6 +92,6 @@ def _entries(folder: Path, wanted: frozenset[str]) -> dict[str, Entry]:
         elif isinstance(record, OutcomeRecord) and record.decision_id in wanted:
             outcomes[record.decision_id] = record
     return {
-        record_id: Entry(decision=decision, outcome=outcomes.get(record_id))
+        record_id: LoggedAnswer(decision=decision, outcome=outcomes.get(record_id))
         for record_id, decision in decisions.items()
     }

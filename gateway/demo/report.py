@@ -13,9 +13,9 @@ from gateway.terminal.record_lines import thing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from gateway.demo.ledger import Entry
+    from gateway.demo.ledger import LoggedAnswer
     from gateway.demo.tour import Visit
-    from gateway.demo.world import World
+    from gateway.demo.world import DemoWorld
 
 
 def print_visits(visits: Sequence[Visit]) -> None:
@@ -33,7 +33,7 @@ def print_visits(visits: Sequence[Visit]) -> None:
     Table("The tour", ("who", "request", "expected", "got", "what it shows"), rows).print()
 
 
-def print_ledger(visits: Sequence[Visit], ledger: Mapping[str, Entry]) -> None:
+def print_ledger(visits: Sequence[Visit], ledger: Mapping[str, LoggedAnswer]) -> None:
     """The records of the tour, in its order."""
     Table(
         "What the audit log says",
@@ -51,7 +51,7 @@ def print_verdict(complaints: Sequence[str]) -> None:
         say("Every answer was as expected, and the audit log agrees and verifies.", style="bold green")
 
 
-def print_curl(world: World, host: str, port: int) -> None:
+def print_curl(world: DemoWorld, host: str, port: int) -> None:
     """Commands to try, with keys that work for as long as the demo runs."""
     address = f"http://{host}:{port}"
     acme, globex = world.keys["acme"].token, world.keys["globex"].token
@@ -68,7 +68,7 @@ def print_curl(world: World, host: str, port: int) -> None:
     say("Ctrl-C ends it and takes everything away.")
 
 
-def _ledger_row(entry: Entry) -> tuple[object, ...]:
+def _ledger_row(entry: LoggedAnswer) -> tuple[object, ...]:
     record, outcome = entry.decision, entry.outcome
     return (
         record.time,

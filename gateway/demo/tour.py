@@ -17,7 +17,7 @@ from gateway.model.hidden_fields import shown
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gateway.demo.world import DemoKey, World
+    from gateway.demo.world import DemoKey, DemoWorld
 
 _VARYING = frozenset(
     {"date", "traceparent"}
@@ -25,7 +25,7 @@ _VARYING = frozenset(
 _TIMEOUT_SECONDS = 10.0
 
 
-class Step(msgspec.Struct, frozen=True, kw_only=True):
+class TourStep(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `token` is the key that is sent; `revokes` names a key that is revoked just before."""
 
     who: str
@@ -65,7 +65,7 @@ class TourAnswer(msgspec.Struct, frozen=True, kw_only=True):
 class Visit(msgspec.Struct, frozen=True, kw_only=True):
     """A step that was taken, its answer, and what of it was not as expected."""
 
-    step: Step
+    step: TourStep
     answer: TourAnswer
     complaints: tuple[str, ...]
 
@@ -75,7 +75,7 @@ class Visit(msgspec.Struct, frozen=True, kw_only=True):
         return self.answer.record_id
 
 
-def plan_tour(world: World) -> tuple[Step, ...]:
+def plan_tour(world: DemoWorld) -> tuple[TourStep, ...]:
     """The steps, in order."""
     keys = {name: key.token for name, key in world.keys.items()}
     acme, laptop = keys["acme"], keys["acme-laptop"]
@@ -83,8 +83,8 @@ def plan_tour(world: World) -> tuple[Step, ...]:
     own, blob = file("acme/cars/1", "pkgA1"), f"/v1/blobs/{world.shared_md5}"
     foreign = file("globex/cars/1", "pkgB1")
 
-    def step(who: str, token: str | None, path: str, expected: int, shows: str, **more: object) -> Step:
-        return Step(who=who, token=token, path=path, expected=expected, shows=shows, **more)  # type: ignore[arg-type]
+    def step(who: str, token: str | None, path: str, expected: int, shows: str, **more: object) -> TourStep:
+        return TourStep(who=who, token=token, path=path, expected=expected, shows=shows, **more)  # type: ignore[arg-type]
 
     return (
         step("acme", acme, "/v1/whoami", 200, "who the key is"),
@@ -116,7 +116,7 @@ def plan_tour(world: World) -> tuple[Step, ...]:
 
 
 def take_tour(
-    steps: Sequence[Step], host: str, port: int, *, revoke: Callable[[DemoKey], None]
+    steps: Sequence[TourStep], host: str, port: int, *, revoke: Callable[[DemoKey], None]
 ) -> list[Visit]:
     """Take all steps and check each answer."""
     visits: list[Visit] = []
@@ -129,7 +129,7 @@ def take_tour(
     return visits
 
 
-def judge(step: Step, answer: TourAnswer, twin: TourAnswer | None) -> list[str]:
+def judge(step: TourStep, answer: TourAnswer, twin: TourAnswer | None) -> list[str]:
     """What is not as expected; empty when all is."""
     request = f"{step.who}: {step.method} {shown_path(step)}"
     complaints: list[str] = []
@@ -140,7 +140,7 @@ def judge(step: Step, answer: TourAnswer, twin: TourAnswer | None) -> list[str]:
     return complaints
 
 
-def send(step: Step, host: str, port: int) -> TourAnswer:
+def send(step: TourStep, host: str, port: int) -> TourAnswer:
     """Send a step's request, as it is written."""
     connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_SECONDS)
     try:
@@ -156,7 +156,7 @@ def send(step: Step, host: str, port: int) -> TourAnswer:
         connection.close()
 
 
-def shown_path(step: Step) -> str:
+def shown_path(step: TourStep) -> str:
     """The path without the key that one step puts into it."""
     name, is_there, _ = step.path.partition("api_key=")
     return f"{name}{is_there}(a key)" if is_there else step.path

@@ -77,7 +77,7 @@ class DemoKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return shown(self, hidden=("token",))
 
 
-class World(msgspec.Struct, frozen=True, kw_only=True):
+class DemoWorld(msgspec.Struct, frozen=True, kw_only=True):
     """What the tour needs to know. Keys by the name that the tour's table shows."""
 
     keys: Mapping[str, DemoKey]
@@ -101,7 +101,7 @@ def demo_settings(folder: Path) -> Settings:
     return load_settings({"CACHEGATE_CONFIG": str(file)})
 
 
-async def build_world(settings: Settings) -> World:
+async def build_world(settings: Settings) -> DemoWorld:
     """Write the cache, set the state folder up, make all changes of facts."""
     files = write_sample_cache(settings.cache_root, MODELS)
     shared = next(one.md5 for one in files if one.handle == "weights.onnx" and one.md5 is not None)
@@ -121,7 +121,7 @@ async def build_world(settings: Settings) -> World:
             "initech": await _issue(session, "initech", "initech, trial", now),
         }
         await _revoke(session, keys["acme-revoked"].key_id)
-    return World(keys=keys, shared_md5=shared)
+    return DemoWorld(keys=keys, shared_md5=shared)
 
 
 async def revoke(settings: Settings, key: DemoKey) -> None:

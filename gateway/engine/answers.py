@@ -102,7 +102,7 @@ class _Tree(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[_Entry, ...]
 
 
-class ProviderAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class MetadataPage(msgspec.Struct, frozen=True, kw_only=True):
     """One page of an answer."""
 
     model: ModelId  # the canonical id, as the provider states it
@@ -130,7 +130,7 @@ _TEXTS = msgspec.json.Decoder(str)
 _OPTIONAL_TEXTS = msgspec.json.Decoder(str | None)
 
 
-def parse_answer(raw: bytes) -> ProviderAnswer:
+def parse_answer(raw: bytes) -> MetadataPage:
     """Parse the body of a 200. Raises `Unavailable` for everything that is no valid answer."""
     if len(raw) > MAX_ANSWER_BYTES:
         raise undecided(f"the answer is larger than {MAX_ANSWER_BYTES} bytes")
@@ -158,7 +158,7 @@ def parse_answer(raw: bytes) -> ProviderAnswer:
         raise undecided(f"the answer lacks the field {error.args[0]}") from error
     except BadNameError as error:
         raise undecided("the answer is about what is no model id") from error
-    return ProviderAnswer(
+    return MetadataPage(
         model=model,
         next_page=next_page,
         packages=tuple(entry.offered for entry in entries if entry.offered is not None),
@@ -167,14 +167,14 @@ def parse_answer(raw: bytes) -> ProviderAnswer:
     )
 
 
-def rewritten(answer: ProviderAnswer, link: Link) -> bytes:
+def rewritten(answer: MetadataPage, link: Link) -> bytes:
     """The answer's body with `link`'s URLs. `link` is called once for each listed file, in order."""
     packages = [_rewritten_entry(entry, link) for entry in answer.tree.entries]
     metadata = {**answer.tree.metadata, "modelPackages": packages}
     return msgspec.json.encode({**answer.tree.top, "modelMetadata": metadata})
 
 
-def narrowed(answer: ProviderAnswer, shown: Container[PackageId]) -> ProviderAnswer:
+def narrowed(answer: MetadataPage, shown: Container[PackageId]) -> MetadataPage:
     """The answer with these packages only, as if it had no others; withheld packages are removed as well."""
     if all(entry.offered is not None and entry.offered.package in shown for entry in answer.tree.entries):
         return answer

@@ -2,7 +2,7 @@
 
 Each package is described by its manifest, which the engine wrote when it had loaded it. A registry record of
 the model adds the details that a manifest lacks, for a package with the same files; `packages` says what
-replaces them otherwise. The result is a `ProviderAnswer`, parsed by the same parser, without URLs:
+replaces them otherwise. The result is a `MetadataPage`, parsed by the same parser, without URLs:
 `rewritten` inserts ours.
 
 Where both state a value, the manifest's is used, because an engine that has the package already compares with
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from gateway.engine.answers import METADATA_TYPE, ProviderAnswer, parse_answer
+from gateway.engine.answers import METADATA_TYPE, MetadataPage, parse_answer
 from gateway.engine.packages import KnownPackage, find_description
 from gateway.model.errors import BadNameError
 from gateway.model.hidden_fields import shown
@@ -34,7 +34,7 @@ from gateway.model.names import parse_file_handle, parse_md5, parse_model_id, pa
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gateway.engine.registry import Record
+    from gateway.engine.registry import RegistryRecord
     from gateway.model.names import FileHandle, ModelId, PackageId
 
 KNOWN_MANIFEST = 4
@@ -85,8 +85,8 @@ _Head = dict[str, Any]
 
 
 def find_local_answer(
-    model: ModelId, on_disk: Iterable[PackageOnDisk], record: Record | None = None
-) -> ProviderAnswer | None:
+    model: ModelId, on_disk: Iterable[PackageOnDisk], record: RegistryRecord | None = None
+) -> MetadataPage | None:
     """The answer from the cache for this model; None when it has nothing that can be described."""
     head: _Head | None = None
     packages: list[dict[str, Any]] = []
@@ -144,7 +144,7 @@ def _find_known(found: PackageOnDisk, manifest: _RawManifest) -> KnownPackage | 
     )
 
 
-def _with_details(known: KnownPackage, record: Record | None) -> KnownPackage:
+def _with_details(known: KnownPackage, record: RegistryRecord | None) -> KnownPackage:
     """The package with the record's details, if the record is about this very package."""
     recorded = None if record is None else record.packages.get(known.package)
     if recorded is None or recorded.backend != known.backend or recorded.files != known.files:

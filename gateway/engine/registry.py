@@ -41,7 +41,7 @@ class RecordedPackage(msgspec.Struct, frozen=True, kw_only=True):
     details: Details | None
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class RegistryRecord(msgspec.Struct, frozen=True, kw_only=True):
     """What a record adds to one model: its variant, and details of its packages."""
 
     variant: str | None
@@ -111,7 +111,7 @@ _RECORDS = msgspec.json.Decoder(_RawRecord)
 _PACKAGES = msgspec.json.Decoder(_RawPackage)
 
 
-def parse_record(raw: bytes, model: ModelId) -> Record:
+def parse_record(raw: bytes, model: ModelId) -> RegistryRecord:
     """Parse the record of this model. Raises `Refusal(UNSERVABLE)` for everything that is none."""
     if len(raw) > MAX_RECORD_BYTES:
         raise unservable("the registry record is larger than any that the engine writes")
@@ -126,7 +126,7 @@ def parse_record(raw: bytes, model: ModelId) -> Record:
     except BadNameError as error:
         raise unservable("the registry record is about what is no model id") from error
     found = (_find_package(item, model) for item in claimed.packages)
-    return Record(
+    return RegistryRecord(
         variant=claimed.model.model_variant, packages=dict(pair for pair in found if pair is not None)
     )
 

@@ -24,7 +24,7 @@ from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import EngineAnswer
 from gateway.model_metadata.sources import STAT_PATH, WEIGHTS_PATH
-from gateway.platform.inquiry import Inquiry
+from gateway.platform.inquiry import ProviderRequest
 
 if TYPE_CHECKING:
     from gateway.model.access import WireRequest
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
     from gateway.model_metadata.caller_metadata import Offers
-    from gateway.resource.disk_checks import Looks
+    from gateway.resource.disk_checks import SeenOnDisk
 
 READS = ("GET", "HEAD")
 
@@ -55,7 +55,7 @@ def weights_route(offers: Offers, *, is_wrapped: bool) -> GuardedRoute:
     async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         return await offers.weights(_inquiry(request, allowed), is_wrapped=is_wrapped)
 
-    def find_now(request: WireRequest, allowed: Allowed, looks: Looks) -> tuple[Found, Stamp] | None:
+    def find_now(request: WireRequest, allowed: Allowed, looks: SeenOnDisk) -> tuple[Found, Stamp] | None:
         return offers.weights_now(request, allowed, looks, is_wrapped=is_wrapped)
 
     return GuardedRoute(
@@ -76,7 +76,7 @@ def stat_route(offers: Offers) -> GuardedRoute:
     async def find(request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
         return await offers.stat(_inquiry(request, allowed))
 
-    def find_now(request: WireRequest, allowed: Allowed, looks: Looks) -> tuple[Found, Stamp] | None:
+    def find_now(request: WireRequest, allowed: Allowed, looks: SeenOnDisk) -> tuple[Found, Stamp] | None:
         return offers.stat_now(partial(_inquiry, request, allowed), allowed, looks)
 
     return GuardedRoute(
@@ -96,9 +96,9 @@ def routes(offers: Offers) -> list[FaceRoute]:
     return [FaceRoute(weights_route(offers, is_wrapped=False)), FaceRoute(stat_route(offers))]
 
 
-def _inquiry(request: WireRequest, allowed: Allowed) -> Inquiry:
+def _inquiry(request: WireRequest, allowed: Allowed) -> ProviderRequest:
     """Parse the request once more: the guard keeps no credential."""
-    return Inquiry(
+    return ProviderRequest(
         request=request,
         allowed=allowed,
         question=parse_question(request.query),

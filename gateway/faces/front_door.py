@@ -38,7 +38,7 @@ from gateway.model.answers import Answer, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.header_block import Headers
 from gateway.model.routes import Asked, ForwardedRoute
-from gateway.model.verdicts import Ending, Forwarded, Upstream
+from gateway.model.verdicts import Ending, Forwarded, ServerOutcome
 from gateway.transfers import ClientGoneError
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ if TYPE_CHECKING:
     from gateway.adapters.image_fetch import ImageFetcher
     from gateway.adapters.inference_server import InferenceClient, UpstreamAnswer
     from gateway.front_door.dependencies import Dependencies
-    from gateway.front_door.servers import Server, Servers, Use
+    from gateway.front_door.servers import BalancedServer, Servers, Use
     from gateway.front_door.table import ServerTable
-    from gateway.front_door.values import Inquiry, Matched
+    from gateway.front_door.values import InferenceRequest, Matched
     from gateway.front_door.workflows.blocks import BlockAnswers
     from gateway.front_door.workflows.describer import Describer
     from gateway.front_door.workflows.saved import Saved
@@ -207,7 +207,7 @@ class ForwardedRequest:
         self.template = TEMPLATE + matched.route.path
         self.reads_whole_body = matched.route.body is BodyKind.JSON
         self._door, self._request, self._receive, self._matched = door, request, receive, matched
-        self._inquiry: Inquiry | None = None
+        self._inquiry: InferenceRequest | None = None
         self._use = ExitStack()  # of the server: entered when the request is sent, left when it is over
         self._answer: UpstreamAnswer | None = None
         self._whole: bytes | None = None  # the body of its answer, where it is read whole
@@ -219,7 +219,7 @@ class ForwardedRequest:
         self._image_name: str | None = None
         self._body_has_begun = False
         self._body_has_ended = asyncio.Event()
-        self._server: Server | None = None
+        self._server: BalancedServer | None = None
         self._sent_at = self._heard_at = 0.0
         self._received_bytes = 0
         self.stamp: Stamp | None = None
@@ -252,11 +252,11 @@ class ForwardedRequest:
         )
 
     @property
-    def upstream(self) -> Upstream | None:
+    def upstream(self) -> ServerOutcome | None:
         """What the inference server did with it so far, for the record of the outcome."""
         if self._server is None:
             return None
-        return Upstream(
+        return ServerOutcome(
             server=self._server.name,
             status=0 if self._answer is None else self._answer.status,
             bytes_received=self._received_bytes,
@@ -308,7 +308,7 @@ class ForwardedRequest:
         self._secrets = (key, credential.secret)
         return key
 
-    async def _ask(self, principal: Principal, inquiry: Inquiry) -> UpstreamAnswer:
+    async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
         """Send the request, and return its answer once it has begun; a small one once it is whole."""
         if inquiry.credential is None or principal.tenant is None:
             raise Refusal(Reason.NOT_PERMITTED)
@@ -335,7 +335,7 @@ class ForwardedRequest:
 
     async def _send(self, outbound: Outbound, model: str, tenant: TenantId) -> UpstreamAnswer:
         is_streamed = outbound.body is None and self._matched.route.body is BodyKind.STREAM
-        tried: list[Server] = []
+        tried: list[BalancedServer] = []
         for _ in range(MAX_SERVERS):
             server = self._door.servers.choose(model, tenant, tried=tried)
             tried.append(server)
@@ -413,7 +413,7 @@ class ForwardedRequest:
     # From the server
 
     async def _pass(
-        self, answer: UpstreamAnswer, receipt: Receipt, inquiry: Inquiry, credential: Credential
+        self, answer: UpstreamAnswer, receipt: Receipt, inquiry: InferenceRequest, credential: Credential
     ) -> Answer:
         self._verify_models(answer, inquiry)
         if answer.status >= HTTPStatus.BAD_REQUEST:
@@ -446,7 +446,7 @@ class ForwardedRequest:
             ),
         )
 
-    def _verify_models(self, answer: UpstreamAnswer, inquiry: Inquiry) -> None:
+    def _verify_models(self, answer: UpstreamAnswer, inquiry: InferenceRequest) -> None:
         """Raises `Refusal` if the server used a model that was not authorised."""
         reported = [value for name, value in answer.headers if name == b"x-model-id"]
         try:
@@ -472,7 +472,7 @@ class ForwardedRequest:
         return bytes(body)
 
     def _known_pieces(
-        self, pieces: AsyncIterator[bytes], headers: Headers, receipt: Receipt, inquiry: Inquiry
+        self, pieces: AsyncIterator[bytes], headers: Headers, receipt: Receipt, inquiry: InferenceRequest
     ) -> AsyncIterator[bytes]:
         """The pieces of an answer. A prediction names no model but those that were authorised."""
         if not answers.is_json(headers):
@@ -522,7 +522,9 @@ class ForwardedRequest:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE)
         return found
 
-    async def _list_of(self, server: Server, outbound: Outbound, tenant: TenantId | None) -> bytes | None:
+    async def _list_of(
+        self, server: BalancedServer, outbound: Outbound, tenant: TenantId | None
+    ) -> bytes | None:
         try:
             with server.in_use(tenant) as use:
                 try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.delivery.file_answer import Refused
+from gateway.delivery.file_answer import RefusedFile
 from gateway.problems import problem_of
 
 if TYPE_CHECKING:
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Receipt
 
 
-def answer_or_problem(made: Answer | Refused, receipt: Receipt) -> Answer:
+def answer_or_problem(made: Answer | RefusedFile, receipt: Receipt) -> Answer:
     """The answer that was made, or the problem with the reason why there is none."""
-    if not isinstance(made, Refused):
+    if not isinstance(made, RefusedFile):
         return made
     problem = problem_of(made.reason, receipt.admission.request.route)
     return problem.answer(receipt.record_id, *made.headers)

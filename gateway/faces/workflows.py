@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from gateway.adapters.inference_server import UpstreamAnswer
-    from gateway.front_door.servers import Server
-    from gateway.front_door.values import Inquiry, Outbound
+    from gateway.front_door.servers import BalancedServer
+    from gateway.front_door.values import InferenceRequest, Outbound
     from gateway.front_door.workflows.blocks import BlockQuestion
     from gateway.front_door.workflows.needs import Needs
     from gateway.model.access import Principal
@@ -58,9 +58,9 @@ class _ToOneServer(ForwardedRequest):
     """A request for the one server that was asked about it."""
 
     _names_model = MEMBER_IN_WORKFLOWS
-    _chosen: Server | None = None
+    _chosen: BalancedServer | None = None
 
-    async def _send_to(self, server: Server, outbound: Outbound, tenant: TenantId) -> UpstreamAnswer:
+    async def _send_to(self, server: BalancedServer, outbound: Outbound, tenant: TenantId) -> UpstreamAnswer:
         """Send it there. Another server may make something else of it."""
         self._server, self._sent_at = server, self._door.clock.monotonic()
         self._heard_at = self._sent_at
@@ -75,7 +75,7 @@ class _ToOneServer(ForwardedRequest):
         self._answer, self._heard_at = answer, self._door.clock.monotonic()
         return answer
 
-    def _asked_about(self) -> Inquiry:
+    def _asked_about(self) -> InferenceRequest:
         if self._inquiry is None:
             raise TypeError("nothing was asked")
         return self._inquiry
@@ -144,7 +144,7 @@ class WorkflowRequest(_ToOneServer):
             },
         )
 
-    async def _ask(self, principal: Principal, inquiry: Inquiry) -> UpstreamAnswer:
+    async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
         """Send the workflow that was described, with its inputs."""
         run, server = self._run, self._chosen
         if inquiry.credential is None or principal.tenant is None or run is None or server is None:
@@ -162,7 +162,7 @@ class WorkflowRequest(_ToOneServer):
         return await self._send_to(server, outbound, principal.tenant)
 
 
-def verify_permissible(needs: Needs, principal: Principal, server: Server) -> None:
+def verify_permissible(needs: Needs, principal: Principal, server: BalancedServer) -> None:
     """Refuse what no rule can permit on this server, or with the operator's key."""
     if needs.projects and not principal.is_of_platform:
         raise refused(Reason.OPERATORS_PROJECT, f"The project: {needs.projects[0]}.")
@@ -220,7 +220,7 @@ class BlocksRequest(_ToOneServer):
             memory.put(place, known)
         return answers.json_answer(known)
 
-    async def _ask(self, principal: Principal, inquiry: Inquiry) -> UpstreamAnswer:  # noqa: ARG002 -- as in `ForwardedRequest`
+    async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:  # noqa: ARG002 -- as in `ForwardedRequest`
         if self._question is None or self._chosen is None or principal.tenant is None:
             raise Refusal(Reason.NOT_PERMITTED)
         return await self._send_to(self._chosen, self._question.outbound, principal.tenant)

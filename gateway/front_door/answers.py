@@ -33,7 +33,7 @@ from gateway.problems import (
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
-    from gateway.front_door.values import Inquiry
+    from gateway.front_door.values import InferenceRequest
 
 MAX_ERROR_BYTES = 64 * 1024
 """Of an error's body, of which the message is read: of a larger one nothing is."""
@@ -98,7 +98,7 @@ def is_json(headers: Headers) -> bool:
     return True
 
 
-def verify_reported(values: Sequence[bytes], inquiry: Inquiry) -> None:
+def verify_reported(values: Sequence[bytes], inquiry: InferenceRequest) -> None:
     """Raise `Refusal(UNEXPECTED_MODEL)` if the server says that it used a model that was not authorised.
 
     `values` are all values of `X-Model-Id`; one names several models, joined by commas.
@@ -113,7 +113,7 @@ def verify_reported(values: Sequence[bytes], inquiry: Inquiry) -> None:
 
 
 def error_answer(
-    status: int, body: bytes, inquiry: Inquiry, hidden: Collection[str], *, record: str = UNRECORDED
+    status: int, body: bytes, inquiry: InferenceRequest, hidden: Collection[str], *, record: str = UNRECORDED
 ) -> Answer:
     """Our problem document for an answer of 400 and above. `hidden` are keys and secrets of this request.
 
@@ -129,7 +129,7 @@ def error_answer(
     )
 
 
-def _message(body: bytes, inquiry: Inquiry, hidden: Collection[str]) -> str | None:
+def _message(body: bytes, inquiry: InferenceRequest, hidden: Collection[str]) -> str | None:
     """The server's message in harmless words; None for one that cannot be had so."""
     if len(body) > MAX_ERROR_BYTES:
         return None

@@ -18,7 +18,7 @@ from gateway.credential.extract import extract
 from gateway.front_door.images import ImageReader
 from gateway.front_door.strict_json import parse_strict_object
 from gateway.front_door.table import could_be_legacy, parse_served_id
-from gateway.front_door.values import Answering, BodyKind, Inquiry, Naming
+from gateway.front_door.values import Answering, BodyKind, InferenceRequest, Naming
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.queries import split_query
 
@@ -40,7 +40,7 @@ _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 
 
-def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes | None) -> Inquiry:
+def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes | None) -> InferenceRequest:
     """What a request asks for. `body` is the whole body of a route that reads JSON, else None.
 
     Raises `Refusal`: MALFORMED_QUERY, MALFORMED_BODY, MALFORMED_CREDENTIAL, CONFLICTING_CREDENTIALS,
@@ -71,7 +71,7 @@ def read(table: ServerTable, matched: Matched, request: WireRequest, body: bytes
     models = () if named is None else table.models_of(named)
     _verify_stateful(table, route, models, document)
     forms = [form.replace("{id}", model) for model in models for form in route.reported]
-    return Inquiry(
+    return InferenceRequest(
         matched=matched,
         credential=credential,
         models=models,
@@ -118,9 +118,9 @@ def path_id(matched: Matched) -> str:
     return "/".join(matched.values.values())
 
 
-def _without_key(matched: Matched) -> Inquiry:
+def _without_key(matched: Matched) -> InferenceRequest:
     """Nothing of the request is read: the gateway answers it for itself, to everybody."""
-    return Inquiry(
+    return InferenceRequest(
         matched=matched,
         credential=None,
         models=(),

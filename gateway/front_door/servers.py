@@ -47,7 +47,7 @@ FAILED_CHECKS = 2  # in a row, before a server is left out: one may be late unde
 class Use:
     """One request's use of a server. Where nothing is reported, the outcome says nothing about the server."""
 
-    def __init__(self, server: Server, circuit: Circuit, entered: int) -> None:
+    def __init__(self, server: BalancedServer, circuit: Circuit, entered: int) -> None:
         self.server = server
         self._circuit, self._entered = circuit, entered
 
@@ -66,7 +66,7 @@ class Use:
         self._circuit.leave(self._entered)  # counts only where nothing was reported
 
 
-class Server:
+class BalancedServer:
     """One server, its health, and how many requests of this worker it has."""
 
     def __init__(self, server: InferenceServer, clock: MonotonicClock) -> None:
@@ -123,9 +123,11 @@ class Servers:
     """All servers of the front door, as one worker sees them."""
 
     def __init__(self, servers: Sequence[InferenceServer], clock: MonotonicClock) -> None:
-        self.all = tuple(Server(one, clock) for one in servers)
+        self.all = tuple(BalancedServer(one, clock) for one in servers)
 
-    def choose(self, model: str, tenant: TenantId | None, *, tried: Collection[Server] = ()) -> Server:
+    def choose(
+        self, model: str, tenant: TenantId | None, *, tried: Collection[BalancedServer] = ()
+    ) -> BalancedServer:
         """Choose the server for a model of a tenant's request.
 
         `tried`: servers that this request could not be sent to. Raises `Refusal`: `INFERENCE_UNAVAILABLE`
@@ -143,13 +145,13 @@ class Servers:
         # All may be over the bound where the tenant has no room at the others: then the model's own.
         return next((one for one in in_order if one.under_way < bound), in_order[0])
 
-    def all_for(self, tenant: TenantId | None) -> tuple[Server, ...]:
+    def all_for(self, tenant: TenantId | None) -> tuple[BalancedServer, ...]:
         """The servers that a tenant's requests may go to: its own if it has any, else those of nobody."""
         own = tuple(one for one in self.all if tenant is not None and one.tenant == tenant)
         return own or tuple(one for one in self.all if one.tenant is None)
 
 
-def _rank(server: Server, model: str) -> bytes:
+def _rank(server: BalancedServer, model: str) -> bytes:
     """How high this server stands for this model: the same in every process."""
     text = f"{server.url}\n{model}".encode("utf-8", "surrogatepass")
     return blake2b(text, digest_size=8).digest()

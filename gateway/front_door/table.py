@@ -87,7 +87,7 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return [f"{side.prefix}{stage}" for side, stage in sides if stage != self.absent]
 
 
-class Refused(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RefusedParameter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A parameter of a query with a value that its route refuses before it does anything."""
 
     parameter: str
@@ -135,7 +135,7 @@ class _Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     stages: Stages
     brings: tuple[_Brings, ...]
     stateful: tuple[StatefulModels, ...]
-    legacy_refuses: Refused
+    legacy_refuses: RefusedParameter
     workflows: Workflows
     routes: tuple[_Row, ...]
     aliases: dict[str, str]
@@ -155,7 +155,9 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     stages: Stages
     brings: tuple[_Brings, ...]
     stateful: tuple[StatefulModels, ...]
-    legacy_refuses: Refused  # goes along where the legacy route could be found in place of one that is off
+    legacy_refuses: (
+        RefusedParameter  # goes along where the legacy route could be found in place of one that is off
+    )
     workflows: Workflows
     aliases: dict[str, str]
 

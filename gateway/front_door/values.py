@@ -98,7 +98,7 @@ class ImageUrl(msgspec.Struct, frozen=True, kw_only=True):
         return shown(self, hidden=("url",))
 
 
-class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
+class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks the inference server for. It has keys and bodies of a tenant: never printed."""
 
     matched: Matched

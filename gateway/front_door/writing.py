@@ -29,7 +29,7 @@ from gateway.front_door.values import BodyKind, Outbound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gateway.front_door.values import Inquiry
+    from gateway.front_door.values import InferenceRequest
     from gateway.model.access import WireRequest
     from gateway.model.names import TenantId
 
@@ -38,7 +38,7 @@ _MAC_BYTES = 18  # 144 bits, 24 characters of base64 each
 
 
 def write(
-    inquiry: Inquiry,
+    inquiry: InferenceRequest,
     request: WireRequest,
     *,
     key: str,
@@ -80,7 +80,7 @@ def write(
     )
 
 
-def _target(inquiry: Inquiry) -> bytes:
+def _target(inquiry: InferenceRequest) -> bytes:
     """Path and query in the one encoding that every server decodes to the same."""
     target = quote(path_of(inquiry.matched.route, inquiry.matched.values), safe="/")
     if inquiry.query:

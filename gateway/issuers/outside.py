@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gateway.model.issuers import Issuer, MappingRule
 
 
-class OutsideIssuers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+class IssuerServices(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The outside issuers, for one worker."""
 
     key_sets: KeySets

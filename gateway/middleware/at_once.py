@@ -40,7 +40,7 @@ from gateway.model.errors import Reason, Unavailable, WithdrawnError
 from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Ending, Outcome, Rejection
 from gateway.problems import problem_of
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 from gateway.transfers import ClientEnd
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
-    from gateway.model.at_once import Connection, Request
+    from gateway.model.at_once import ClientConnection, Request
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import AnsweredAtOnce, Telemetry
@@ -64,7 +64,7 @@ class _Taken:
     __slots__ = ("client", "request", "route", "started_at")
 
     def __init__(
-        self, request: WireRequest, route: GuardedRoute | None, client: Connection, started_at: float
+        self, request: WireRequest, route: GuardedRoute | None, client: ClientConnection, started_at: float
     ) -> None:
         self.request = request
         self.route = route
@@ -72,7 +72,7 @@ class _Taken:
         self.started_at = started_at
 
 
-class AtOnce:
+class SynchronousCore:
     """What the server asks before it makes a scope. Nothing here raises."""
 
     def __init__(
@@ -98,9 +98,9 @@ class AtOnce:
         self._transfers = transfers
         self._trusted_proxies = trusted_proxies
         self._unguarded = unguarded
-        self._taken: list[tuple[Request, Connection, float]] = []
+        self._taken: list[tuple[Request, ClientConnection, float]] = []
 
-    def take(self, request: Request, client: Connection) -> None:
+    def take(self, request: Request, client: ClientConnection) -> None:
         """Take a request; it is answered or passed on by `finish`."""
         if not self._taken:
             self._soon(self.finish)
@@ -112,7 +112,7 @@ class AtOnce:
         if not taken:
             return
         weighed: list[tuple[_Taken, Admission | Rejection]] = []
-        looks, now = Looks(), self._clock.now()
+        looks, now = SeenOnDisk(), self._clock.now()
         is_leased = not self._guard.is_degraded()
         for parsed, client, started_at in taken:
             one = self._weigh(parsed, client, started_at, looks, now) if is_leased else None
@@ -127,7 +127,7 @@ class AtOnce:
             self._answer(weighed)
 
     def _weigh(
-        self, parsed: Request, client: Connection, started_at: float, looks: Looks, now: float
+        self, parsed: Request, client: ClientConnection, started_at: float, looks: SeenOnDisk, now: float
     ) -> tuple[_Taken, Admission | Rejection] | None:
         """What the guard decides without waiting; None where the application has to be asked."""
         route: Declared | None = None
@@ -255,7 +255,7 @@ class AtOnce:
         raw_path: bytes,
         query: bytes,
         route: GuardedRoute | None,
-        client: Connection,
+        client: ClientConnection,
         now: float,
     ) -> WireRequest:
         """The request, as `GuardMiddleware` reads it."""

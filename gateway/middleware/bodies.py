@@ -26,7 +26,7 @@ WHOLE_SECONDS = 60.0
 IDLE_SECONDS = 10.0  # without a byte, as for the head of a request
 
 
-class Held:
+class BodyShare:
     """What one request of a client holds of the memory for bodies."""
 
     def __init__(self, client: str) -> None:
@@ -43,9 +43,9 @@ class Bodies:
         self._of_client: Counter[str] = Counter()
 
     @contextmanager
-    def holding(self, client: str) -> Iterator[Held]:
+    def holding(self, client: str) -> Iterator[BodyShare]:
         """Hold a body of a client, named by its address, for as long as this context lasts."""
-        held = Held(client)
+        held = BodyShare(client)
         try:
             yield held
         finally:
@@ -54,7 +54,7 @@ class Bodies:
             if not self._of_client[client]:
                 del self._of_client[client]
 
-    async def read(self, receive: Receive, max_bytes: int, held: Held) -> bytes:
+    async def read(self, receive: Receive, max_bytes: int, held: BodyShare) -> bytes:
         """The whole body. Raises `Refusal` for one that is too long, too slow or incomplete, or with BUSY."""
         body = bytearray()
         try:
@@ -74,7 +74,7 @@ class Bodies:
         except TimeoutError as error:
             raise Refusal(Reason.SLOW_REQUEST) from error
 
-    def _take(self, count: int, held: Held) -> None:
+    def _take(self, count: int, held: BodyShare) -> None:
         is_full = self._held_bytes + count > self._max_held_bytes
         if is_full or self._of_client[held.client] + count > self._max_held_bytes // SHARES:
             raise Refusal(Reason.BUSY)

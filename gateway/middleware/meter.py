@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from starlette.types import Message, Send
 
     from gateway.model.errors import Reason
-    from gateway.model.verdicts import Upstream
+    from gateway.model.verdicts import ServerOutcome
 
 
 class Meter:
@@ -44,7 +44,7 @@ class Meter:
         self.cut: Ending | None = None
         self.record_id: str | None = None  # of the decision that is being delivered
         self.reason: Reason | None = None  # why an admitted request was refused after all
-        self.upstream: Upstream | None = None  # of a request that was forwarded
+        self.upstream: ServerOutcome | None = None  # of a request that was forwarded
         self.sha256: str | None = None  # found by delivery when it hashed what it sent
 
     @property

@@ -53,7 +53,7 @@ class FileBody(msgspec.Struct, frozen=True, kw_only=True):
     on_end: Callable[[int, BaseException | None], None]
 
 
-class Connection(Protocol):
+class ClientConnection(Protocol):
     """The connection of a request that was taken.
 
     Exactly one of `answer`, `answer_with_file` and `pass_on` is called.
@@ -90,7 +90,7 @@ class Connection(Protocol):
 class AtOnce(Protocol):
     """Answers what it takes by the end of the event loop iteration. Neither method raises."""
 
-    def take(self, request: Request, connection: Connection) -> None:
+    def take(self, request: Request, connection: ClientConnection) -> None:
         """Take a request that is the next to be answered on its connection."""
 
     def finish(self) -> None:

@@ -272,7 +272,7 @@ class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names
         self.reason = reason
 
 
-class Silence(Unavailable):
+class ProviderSilentError(Unavailable):
     """The provider did not answer: no connection, no answer in time, or a gateway's error that says so.
 
     Only this lets a degraded tenant be served on last known facts; an unexpected answer does not.

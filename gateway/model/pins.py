@@ -52,7 +52,7 @@ class Measured(msgspec.Struct, frozen=True, kw_only=True):
         return self.identity[2]
 
 
-class Cause(StrEnum):
+class QuarantineCause(StrEnum):
     """Why a blob is in quarantine."""
 
     NOT_ITS_NAME = "not-its-name"  # the MD5 of the content is not the blob's name
@@ -62,7 +62,7 @@ class Cause(StrEnum):
 class Quarantine(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Since when a blob is not served, why, and the SHA-256 of what was found."""
 
-    cause: Cause
+    cause: QuarantineCause
     since: Time
     found_sha256: str
 
@@ -87,12 +87,12 @@ class Pin(Record, frozen=True, kw_only=True, tag=8):
         return self.quarantine is None and self.sha256 == measured.sha256 and measured.md5 == self.md5
 
 
-def find_cause(md5: Md5, measured: Measured, pin: Pin | None) -> Cause | None:
+def find_cause(md5: Md5, measured: Measured, pin: Pin | None) -> QuarantineCause | None:
     """Why this content must not be served under this name; None when it may."""
     if measured.md5 != md5:
-        return Cause.NOT_ITS_NAME
+        return QuarantineCause.NOT_ITS_NAME
     if pin is not None and pin.sha256 is not None and pin.sha256 != measured.sha256:
-        return Cause.NOT_ITS_PIN
+        return QuarantineCause.NOT_ITS_PIN
     return None
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from gateway.model.errors import Reason
     from gateway.model.names import ModelId
     from gateway.model.stamps import Stamp
-    from gateway.model.verdicts import Allowed, Found, Receipt, Upstream
+    from gateway.model.verdicts import Allowed, Found, Receipt, ServerOutcome
 
     Receive = Callable[[], Awaitable[Any]]
 
@@ -126,7 +126,7 @@ class Forwarding(Protocol):
         """What the request asks for. Raises `Refusal`."""
 
     @property
-    def upstream(self) -> Upstream | None:
+    def upstream(self) -> ServerOutcome | None:
         """What the inference server did with it so far, for the record of the outcome."""
 
     @property

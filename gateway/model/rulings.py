@@ -61,7 +61,7 @@ class Ruling(Record, frozen=True, kw_only=True, tag=9, gc=False):
         return self.reason is Reason.PERMITTED
 
 
-class Ending(Record, frozen=True, kw_only=True, tag=10, gc=False):
+class EndMark(Record, frozen=True, kw_only=True, tag=10, gc=False):
     """A mark that rulings asked before its generation do not count. Its name identifies the subject."""
 
 

@@ -217,7 +217,7 @@ class Ending(StrEnum):
     FAILED = "failed"
 
 
-class Upstream(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ServerOutcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What an inference server did with a request. Status 0: it began no answer."""
 
     server: str  # its name in the settings: host, port and path
@@ -235,7 +235,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     milliseconds: float
     sha256: str | None = None  # of a file that was not pinned yet and was hashed while it was sent
     reason: Reason | None = None  # why a forwarded request was refused after it had been admitted
-    upstream: Upstream | None = None  # of a request that was forwarded to an inference server
+    upstream: ServerOutcome | None = None  # of a request that was forwarded to an inference server
 
 
 WITHDRAWN = Outcome(ending=Ending.WITHDRAWN, status=0, bytes_sent=0, milliseconds=0.0)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from gateway.decisions import Decisions
-    from gateway.engine.answers import PackageFile, ProviderAnswer
+    from gateway.engine.answers import MetadataPage, PackageFile
     from gateway.model.access import Principal, WireRequest
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.ports import Catalogue
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from gateway.model_metadata.origins import Origins
     from gateway.model_metadata.sealed_urls import SealedUrls
     from gateway.model_metadata.sources import Metadata
-    from gateway.platform.inquiry import Inquiry
+    from gateway.platform.inquiry import ProviderRequest
     from gateway.platform.upstream import ProviderReply
-    from gateway.resource.disk_checks import Looks
+    from gateway.resource.disk_checks import SeenOnDisk
     from gateway.resource.raw_model import RawPackage
 
     File = tuple[PackageId, FileHandle]
@@ -86,7 +86,7 @@ class _Given(msgspec.Struct, frozen=True):
     """What a caller was told, and what that was made of. It contains signed URLs: never printed."""
 
     body: bytes
-    answer: ProviderAnswer  # the very object that `LocalMetadata` keeps while the disk is the same
+    answer: MetadataPage  # the very object that `LocalMetadata` keeps while the disk is the same
     stamp: Stamp
     links_expire_at: int
 
@@ -126,7 +126,7 @@ class Offers:
         )
 
     def stat_now(
-        self, inquiry: Callable[[], Inquiry], allowed: Allowed, looks: Looks
+        self, inquiry: Callable[[], ProviderRequest], allowed: Allowed, looks: SeenOnDisk
     ) -> tuple[EngineAnswer, Stamp] | None:
         """As `stat`, from memory alone; None where that has to be asked."""
         if self._metadata.has_upstream and allowed.access.principal.token_id is not None:
@@ -135,7 +135,7 @@ class Offers:
         return None if body is None else (EngineAnswer(body=body), allowed.stamp)
 
     def weights_now(
-        self, request: WireRequest, allowed: Allowed, looks: Looks, *, is_wrapped: bool
+        self, request: WireRequest, allowed: Allowed, looks: SeenOnDisk, *, is_wrapped: bool
     ) -> tuple[EngineAnswer, Stamp] | None:
         """As `weights`, from memory alone; None where that has to be asked."""
         principal = allowed.access.principal
@@ -146,13 +146,13 @@ class Offers:
             return None
         return EngineAnswer(body=given.body), allowed.stamp.joined(given.stamp)
 
-    async def stat(self, inquiry: Inquiry) -> tuple[EngineAnswer, Stamp]:
+    async def stat(self, inquiry: ProviderRequest) -> tuple[EngineAnswer, Stamp]:
         """The answer to `/stat`."""
         self._verify_may_be_asked(inquiry)
         reply = await self._metadata.stat(inquiry)
         return EngineAnswer(body=reply.what), inquiry.allowed.stamp.joined(reply.stamp)
 
-    async def weights(self, inquiry: Inquiry, *, is_wrapped: bool) -> tuple[EngineAnswer, Stamp]:
+    async def weights(self, inquiry: ProviderRequest, *, is_wrapped: bool) -> tuple[EngineAnswer, Stamp]:
         """The answer to `/weights`; with `is_wrapped` all links are in `/proxy?url=` form.
 
         For a token of an outside issuer none are made: a link lives for an hour and names a key that can be
@@ -186,14 +186,14 @@ class Offers:
         body = await asyncio.to_thread(rewritten, answer, link)
         return EngineAnswer(body=body), stamp
 
-    def _verify_may_be_asked(self, inquiry: Inquiry) -> None:
+    def _verify_may_be_asked(self, inquiry: ProviderRequest) -> None:
         """Raise for a token where a provider would be asked with it: it could be used here by who gets it."""
         principal = inquiry.allowed.access.principal
         has_token = principal.token_id is not None or principal.issuer is not None
         if has_token and self._metadata.has_upstream:
             raise Refusal(Reason.NO_LINKS)
 
-    def _remember(self, inquiry: Inquiry, given: _Given, *, is_wrapped: bool) -> None:
+    def _remember(self, inquiry: ProviderRequest, given: _Given, *, is_wrapped: bool) -> None:
         """Keep an answer that nobody has to be asked or told about when it is given again."""
         principal, query = inquiry.allowed.access.principal, inquiry.request.query
         if self._metadata.has_upstream or principal.is_of_platform:
@@ -203,8 +203,8 @@ class Offers:
             self.memory.put((principal, query, is_wrapped), given)
 
     async def _permitted(
-        self, inquiry: Inquiry, reply: ProviderReply[ProviderAnswer]
-    ) -> tuple[ProviderAnswer, Stamp]:
+        self, inquiry: ProviderRequest, reply: ProviderReply[MetadataPage]
+    ) -> tuple[MetadataPage, Stamp]:
         """The answer with the packages that the caller may read, and the stamp of those decisions."""
         answer, stamp = reply.what, inquiry.allowed.stamp.joined(reply.stamp)
         packages = [one.package for one in answer.packages]
@@ -227,7 +227,7 @@ class Offers:
             raise Refusal(next(verdict.reason for verdict in verdicts if isinstance(verdict, Denied)))
         return narrowed(answer, shown), stamp
 
-    async def _look(self, answer: ProviderAnswer, *, is_local: bool) -> _Places:
+    async def _look(self, answer: MetadataPage, *, is_local: bool) -> _Places:
         """Determine which files the cache has, and where the others are."""
         places = _Places()
         for package, files in _files_of(answer):
@@ -266,7 +266,7 @@ class Offers:
         known = await self._origins.find(model, names) if names else {}
         return frozenset(package for (package, _), is_ours in known.items() if not is_ours)
 
-    async def _keep(self, inquiry: Inquiry, model: ModelId, places: _Places) -> None:
+    async def _keep(self, inquiry: ProviderRequest, model: ModelId, places: _Places) -> None:
         """Keep what is told of each file that gets our link: that is what the link will serve."""
         if not self._metadata.has_upstream:
             return
@@ -279,7 +279,7 @@ class Offers:
                 raise
 
     def _link(
-        self, inquiry: Inquiry, model: ModelId, places: _Places, *, is_wrapped: bool
+        self, inquiry: ProviderRequest, model: ModelId, places: _Places, *, is_wrapped: bool
     ) -> Callable[[PackageId, PackageFile], str]:
         def link(package: PackageId, file: PackageFile) -> str:
             if (package, file.handle) not in places.ours:
@@ -296,10 +296,10 @@ def _held_bytes(key: tuple[Principal, bytes, bool], given: _Given) -> int:
     return GIVEN_BYTES + getsizeof(key[0].key_name) + len(key[1]) + len(given.body) + answer
 
 
-def _digests_of(answer: ProviderAnswer) -> frozenset[Md5]:
+def _digests_of(answer: MetadataPage) -> frozenset[Md5]:
     return frozenset(file.md5 for _, files in _files_of(answer) for file in files if file.md5 is not None)
 
 
-def _files_of(answer: ProviderAnswer) -> Iterator[tuple[PackageId, tuple[PackageFile, ...]]]:
+def _files_of(answer: MetadataPage) -> Iterator[tuple[PackageId, tuple[PackageFile, ...]]]:
     for package in answer.packages:
         yield package.package, package.files

@@ -21,14 +21,14 @@ from gateway.engine.local_answers import PackageOnDisk, find_local_answer
 from gateway.engine.registry import parse_record
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Refusal
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 from gateway.resource.raw_model import DescriptionBounds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gateway.engine.answers import ProviderAnswer
-    from gateway.engine.registry import Record
+    from gateway.engine.answers import MetadataPage
+    from gateway.engine.registry import RegistryRecord
     from gateway.model.names import ModelId, PackageId
     from gateway.model.pins import StatIdentity
     from gateway.resource.catalogue import DiskCatalogue
@@ -54,7 +54,7 @@ ANSWER_BYTES = 1_000  # of one, beside what it was parsed from and the fields of
 class _Made(msgspec.Struct, frozen=True):
     """A small answer, and what it was made of."""
 
-    answer: ProviderAnswer
+    answer: MetadataPage
     packages: RawPackages  # the very object that `HeldListings` holds while the disk is the same
     record: StatIdentity | None  # of the registry record
 
@@ -79,19 +79,19 @@ class LocalMetadata:
             max_bytes=REMEMBERED_BYTES, weigh=_held_bytes
         )
 
-    def find_now(self, model: ModelId, looks: Looks) -> ProviderAnswer | None:
+    def find_now(self, model: ModelId, looks: SeenOnDisk) -> MetadataPage | None:
         """The answer about the model, from memory, checked on disk; None where `find` has to make it."""
         packages = None if self._held is None else self._held.find_manifests(model, looks)
         return None if packages is None else self._recall(model, packages, looks)
 
-    def _recall(self, model: ModelId, packages: RawPackages, looks: Looks) -> ProviderAnswer | None:
+    def _recall(self, model: ModelId, packages: RawPackages, looks: SeenOnDisk) -> MetadataPage | None:
         """The answer that was made of these packages and of the record as it is now."""
         made = self.memory.find(model)
         if self._held is None or made is None or made.packages is not packages:
             return None
         return made.answer if self._held.find_record(model, looks) == made.record else None
 
-    async def find(self, model: ModelId, withheld: Withheld | None = None) -> ProviderAnswer | None:
+    async def find(self, model: ModelId, withheld: Withheld | None = None) -> MetadataPage | None:
         """An answer about the model; None when the cache has nothing to describe.
 
         `withheld` returns which of the packages are to be left out.
@@ -107,10 +107,10 @@ class LocalMetadata:
         ]
         if not on_disk:
             return None
-        known = None if away else self._recall(model, found, Looks())
+        known = None if away else self._recall(model, found, SeenOnDisk())
         if known is not None:
             return known
-        record = None if self._held is None else self._held.find_record(model, Looks())
+        record = None if self._held is None else self._held.find_record(model, SeenOnDisk())
         raw_record = self._find_raw_record(model)
         size = len(raw_record or b"") + sum(len(one.raw_manifest) for one in on_disk)
         if size <= AT_ONCE_BYTES:
@@ -133,14 +133,14 @@ class LocalMetadata:
         held = self._held
         if held is None or not held.is_settled(made.record):
             return
-        if held.find_record(model, Looks()) == made.record:
+        if held.find_record(model, SeenOnDisk()) == made.record:
             self.memory.put(model, made)
 
     async def _find_packages(self, model: ModelId) -> RawPackages:
         held = self._held
         if held is None:
             return await self._catalogue.raw_packages(model, BOUNDS)
-        known = held.find_manifests(model, Looks())
+        known = held.find_manifests(model, SeenOnDisk())
         if known is None:
             before = held.look_at_model(model)
             known = await self._catalogue.raw_packages(model, BOUNDS)
@@ -165,7 +165,7 @@ class LocalMetadata:
         return True
 
 
-def stat_of(answer: ProviderAnswer) -> dict[str, Any]:
+def stat_of(answer: MetadataPage) -> dict[str, Any]:
     """The head of an answer alone, as `/stat` gives it."""
     metadata = answer.tree.metadata
     shown = {name: metadata[name] for name in SHOWN_IN_STAT if name in metadata}
@@ -179,9 +179,9 @@ def _held_bytes(model: ModelId, made: _Made) -> int:
 
 def _make(
     model: ModelId, on_disk: Sequence[PackageOnDisk], raw_record: bytes | None
-) -> tuple[ProviderAnswer | None, bool]:
+) -> tuple[MetadataPage | None, bool]:
     """The answer, and whether the record was damaged. May run in a thread."""
-    record: Record | None = None
+    record: RegistryRecord | None = None
     is_damaged = False
     try:
         record = None if raw_record is None else parse_record(raw_record, model)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gateway.delivery.file_answer import Refused
+from gateway.delivery.file_answer import RefusedFile
 from gateway.delivery.handoff import OCTETS
 from gateway.delivery.headers import REVALIDATED, content_headers
 from gateway.engine.faults import undecided
@@ -100,7 +100,7 @@ class Relay:
                 raise  # the content in the cache could differ from what the key was told
             return None
 
-    async def answer(self, receipt: Receipt) -> Answer | Refused:
+    async def answer(self, receipt: Receipt) -> Answer | RefusedFile:
         """The answer with the file of a receipt, a stream. Raises `Unavailable` when it cannot be had."""
         file, request = receipt.admission.found, receipt.admission.request
         if not isinstance(file, RelayedFile):
@@ -114,7 +114,7 @@ class Relay:
             head = read_head(provider, asked)
             if head.status == UNSATISFIABLE:
                 unsatisfied = b"bytes */%d" % (head.size or 0)
-                return Refused(
+                return RefusedFile(
                     reason=Reason.RANGE_NOT_SATISFIABLE, headers=((b"content-range", unsatisfied),)
                 )
             body = Streamed(

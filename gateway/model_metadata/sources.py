@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from gateway.engine import stat_answers
-from gateway.engine.answers import ProviderAnswer, parse_answer
-from gateway.model.errors import Reason, Refusal, Silence
+from gateway.engine.answers import MetadataPage, parse_answer
+from gateway.model.errors import ProviderSilentError, Reason, Refusal
 from gateway.model_metadata.local_metadata import stat_of
 from gateway.platform.upstream import ProviderReply
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId, ModelId
     from gateway.model.verdicts import Allowed
     from gateway.model_metadata.local_metadata import LocalMetadata, Withheld
-    from gateway.platform.inquiry import Inquiry
+    from gateway.platform.inquiry import ProviderRequest
     from gateway.platform.upstream import Upstream
-    from gateway.resource.disk_checks import Looks
+    from gateway.resource.disk_checks import SeenOnDisk
 
 T = TypeVar("T")
 
@@ -55,13 +55,15 @@ class Metadata:
         """Whether a provider is set."""
         return self._upstream is not None
 
-    def weights_now(self, allowed: Allowed, looks: Looks) -> ProviderAnswer | None:
+    def weights_now(self, allowed: Allowed, looks: SeenOnDisk) -> MetadataPage | None:
         """The local answer, from memory alone; None where it has to be asked for."""
         if self._upstream is not None or allowed.model is None:
             return None
         return self._local.find_now(allowed.model, looks)
 
-    def stat_now(self, inquiry: Callable[[], Inquiry], allowed: Allowed, looks: Looks) -> bytes | None:
+    def stat_now(
+        self, inquiry: Callable[[], ProviderRequest], allowed: Allowed, looks: SeenOnDisk
+    ) -> bytes | None:
         """The same for `stat`; of a provider, what it said and what is remembered."""
         if self._upstream is not None:
             reply: ProviderReply[bytes] | None = self._upstream.reply_now(STAT_PATH, inquiry())
@@ -69,27 +71,27 @@ class Metadata:
         answer = self.weights_now(allowed, looks)
         return None if answer is None else msgspec.json.encode(stat_of(answer))
 
-    async def weights(self, inquiry: Inquiry, withheld: Withheld) -> ProviderReply[ProviderAnswer]:
+    async def weights(self, inquiry: ProviderRequest, withheld: Withheld) -> ProviderReply[MetadataPage]:
         """The answer with its packages and files. Of a local one, `withheld` names packages to leave out."""
         try:
             if self._upstream is not None:
                 return await self._await_answer(
                     inquiry, self._upstream.reply_to(WEIGHTS_PATH, inquiry, _parse_weights)
                 )
-        except Silence as failure:
+        except ProviderSilentError as failure:
             self._verify_degraded(failure, inquiry)
             return await self._local_weights(inquiry, withheld, failure)
         return await self._local_weights(inquiry, withheld, None)
 
-    async def stat(self, inquiry: Inquiry) -> ProviderReply[bytes]:
+    async def stat(self, inquiry: ProviderRequest) -> ProviderReply[bytes]:
         """The answer to "may this key use it": the provider's bytes, or the head of the local answer."""
-        silence: Silence | None = None
+        silence: ProviderSilentError | None = None
         try:
             if self._upstream is not None:
                 return await self._await_answer(
                     inquiry, self._upstream.reply_to(STAT_PATH, inquiry, _parse_stat)
                 )
-        except Silence as failure:
+        except ProviderSilentError as failure:
             self._verify_degraded(failure, inquiry)
             silence = failure
         found = await self._local.find_stat(_canonical(inquiry))
@@ -99,10 +101,10 @@ class Metadata:
 
     async def _local_weights(
         self,
-        inquiry: Inquiry,
+        inquiry: ProviderRequest,
         withheld: Withheld,
-        silence: Silence | None,
-    ) -> ProviderReply[ProviderAnswer]:
+        silence: ProviderSilentError | None,
+    ) -> ProviderReply[MetadataPage]:
         if inquiry.question.start_after is not None:  # the mark of a page that we never gave out
             raise silence or Refusal(Reason.MALFORMED_QUERY)
         model = _canonical(inquiry)
@@ -111,7 +113,9 @@ class Metadata:
             raise silence or Refusal(Reason.ABSENT)
         return ProviderReply(what=answer, is_local=True, stamp=inquiry.allowed.stamp)
 
-    async def _await_answer(self, inquiry: Inquiry, answer: Awaitable[ProviderReply[T]]) -> ProviderReply[T]:
+    async def _await_answer(
+        self, inquiry: ProviderRequest, answer: Awaitable[ProviderReply[T]]
+    ) -> ProviderReply[T]:
         """Await an answer. Only one asked for now, with this key, shows that its right still exists."""
         reply = await answer
         if not reply.is_remembered:
@@ -119,7 +123,7 @@ class Metadata:
             self._silences.pop(inquiry.key_id, None)
         return reply
 
-    def _verify_degraded(self, silence: Silence, inquiry: Inquiry) -> None:
+    def _verify_degraded(self, silence: ProviderSilentError, inquiry: ProviderRequest) -> None:
         """Raises it again unless the tenant's degraded mode applies, and has not run out."""
         now, key_id = self._clock.monotonic(), inquiry.key_id
         self._silent_since = now if self._silent_since is None else self._silent_since
@@ -130,11 +134,11 @@ class Metadata:
             raise silence
 
 
-def _canonical(inquiry: Inquiry) -> ModelId:
+def _canonical(inquiry: ProviderRequest) -> ModelId:
     return inquiry.allowed.model or inquiry.question.model
 
 
-def _parse_weights(body: bytes) -> tuple[ProviderAnswer, ModelId | None]:
+def _parse_weights(body: bytes) -> tuple[MetadataPage, ModelId | None]:
     answer = parse_answer(body)
     return answer, answer.model
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES
-from gateway.decision.cases import Report, load_cases, run_cases
+from gateway.decision.cases import CaseReport, load_cases, run_cases
 from gateway.decision.policyset import load_policy_folder, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
@@ -67,7 +67,7 @@ class FolderCheck(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     problems: tuple[str, ...]
     folder: PolicyFolder | None
-    cases: Report | None
+    cases: CaseReport | None
 
     @property
     def has_passed(self) -> bool:

@@ -38,7 +38,7 @@ LOOK_SECONDS = 0.2
 GONE_SECONDS = 60.0  # a worker that was silent for so long has no lease, and reads the folder when it wakes
 
 
-class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+class TokenKeyView(msgspec.Struct, frozen=True, kw_only=True):
     """One key as an operator sees it. `file` is None where this node does not hold it."""
 
     kid: str
@@ -121,7 +121,7 @@ async def rotate(session: OperatorSession, *, patience_seconds: float) -> Rotati
     )
 
 
-async def list_keys(session: OperatorSession) -> list[KeyView]:
+async def list_keys(session: OperatorSession) -> list[TokenKeyView]:
     """Every key that this node holds or that was chosen, oldest first."""
     folder, now = session.settings.token_key_folder, session.clock.now()
     held, notes = load_signing_keys(folder), await session.listing.signing_notes()
@@ -129,7 +129,7 @@ async def list_keys(session: OperatorSession) -> list[KeyView]:
     files = {key.kid: str(key_file(folder, key.number)) for key in held}
     waiting = [key.kid for key in held if key.kid not in notes]
     return [
-        KeyView(
+        TokenKeyView(
             kid=kid,
             role=role_of(kid, notes, now),
             since=notes.get(kid),

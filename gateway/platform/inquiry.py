@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gateway.model.verdicts import Allowed
 
 
-class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
+class ProviderRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One caller's request to the provider. The allow is ours; the credential is the caller's own."""
 
     request: WireRequest

@@ -21,12 +21,12 @@ from gateway.platform.authority import Subject
 if TYPE_CHECKING:
     from gateway.model.names import ModelId
     from gateway.platform.authority import Authority, Moment
-    from gateway.platform.inquiry import Inquiry
+    from gateway.platform.inquiry import ProviderRequest
 
 _NOTHING = Stamp(0, ())
 
 
-class Standpoint(msgspec.Struct, frozen=True):
+class StateBeforeRequest(msgspec.Struct, frozen=True):
     """The state before a request was sent: which endings are younger, and what must stay valid meanwhile.
 
     Without a moment it cannot be determined what ended the answer, and it is not cached.
@@ -42,7 +42,7 @@ class Retractions:
     def __init__(self, authority: Authority | None) -> None:
         self._authority = authority
 
-    async def take_standpoint(self, inquiry: Inquiry) -> Standpoint:
+    async def take_standpoint(self, inquiry: ProviderRequest) -> StateBeforeRequest:
         """To be taken before the request is sent."""
         moment: Moment | None = (0, 0.0)
         if self._authority is not None:
@@ -51,10 +51,10 @@ class Retractions:
             except Unavailable:  # a degraded tenant is served for a while without current facts
                 moment = None
         is_of_platform = inquiry.allowed.access.principal.is_of_platform
-        return Standpoint(moment, inquiry.allowed.stamp if is_of_platform else _NOTHING)
+        return StateBeforeRequest(moment, inquiry.allowed.stamp if is_of_platform else _NOTHING)
 
     async def is_taken_back(
-        self, inquiry: Inquiry, canonical: ModelId | None, standpoint: Standpoint
+        self, inquiry: ProviderRequest, canonical: ModelId | None, standpoint: StateBeforeRequest
     ) -> bool:
         """Whether an answer, which calls the model `canonical`, has been ended since it was asked for."""
         if self._authority is None or standpoint.moment is None:
@@ -65,7 +65,9 @@ class Retractions:
                 return True
         return False
 
-    def stands_now(self, inquiry: Inquiry, canonical: ModelId | None, standpoint: Standpoint) -> bool:
+    def stands_now(
+        self, inquiry: ProviderRequest, canonical: ModelId | None, standpoint: StateBeforeRequest
+    ) -> bool:
         """Whether memory shows that an answer was not taken back. Where it does not know: no."""
         if self._authority is None or standpoint.moment is None:
             return True
@@ -73,7 +75,9 @@ class Retractions:
         models = {inquiry.question.model, inquiry.allowed.model, canonical}
         return all(is_overtaken_now(source, inquiry.key_id, one, asked) is False for one in models)
 
-    async def hear_denial(self, inquiry: Inquiry, standpoint: Standpoint, reason: Reason) -> Reason:
+    async def hear_denial(
+        self, inquiry: ProviderRequest, standpoint: StateBeforeRequest, reason: Reason
+    ) -> Reason:
         """Count the denial as a ruling, where it is one. Returns the reason that the caller may be told."""
         allowed = inquiry.allowed
         if self._authority is None or not allowed.access.principal.is_of_platform:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 from msgspec.structs import replace
 
-from gateway.engine.answers import ProviderAnswer
+from gateway.engine.answers import MetadataPage
 from gateway.engine.faults import undecided
 from gateway.engine.request_headers import headers_for_upstream
 from gateway.model.access import Resource, ResourceKind
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId, ModelId
     from gateway.model.stamps import Stamp
     from gateway.platform.authority import Authority
-    from gateway.platform.inquiry import Inquiry
-    from gateway.platform.retractions import Standpoint
+    from gateway.platform.inquiry import ProviderRequest
+    from gateway.platform.retractions import StateBeforeRequest
 
 T = TypeVar("T")
 
@@ -90,14 +90,14 @@ class _CachedAnswer(msgspec.Struct, Generic[T], frozen=True):
     canonical: ModelId | None
     size: int
     until: float
-    standpoint: Standpoint
+    standpoint: StateBeforeRequest
 
 
 class _Denial(msgspec.Struct, frozen=True):
     """What the provider refused to a request. It is never cached."""
 
     reason: Reason
-    standpoint: Standpoint
+    standpoint: StateBeforeRequest
 
 
 _Key = tuple[str, "KeyId", "WeightsQuery", tuple[tuple[bytes, bytes], ...]]
@@ -134,7 +134,7 @@ class Upstream:
         self._shares = Shares(QUESTIONS_OF_A_KEY, patience_seconds=PATIENCE_SECONDS)
 
     async def reply_to(
-        self, path: str, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
+        self, path: str, inquiry: ProviderRequest, parse: Callable[[bytes], tuple[T, ModelId | None]]
     ) -> ProviderReply[T]:
         """Its answer, cached or asked for. Raises `Refusal` for its refusals, else `Unavailable`.
 
@@ -159,7 +159,7 @@ class Upstream:
             what=cast("T", cached.what), is_local=False, stamp=stamp, is_remembered=known is not None
         )
 
-    def reply_now(self, path: str, inquiry: Inquiry) -> ProviderReply[Any] | None:
+    def reply_now(self, path: str, inquiry: ProviderRequest) -> ProviderReply[Any] | None:
         """As `reply_to`, from memory alone; None where that has to be asked.
 
         An answer in which the model has another name needs a decision about that name: it is asked.
@@ -178,7 +178,7 @@ class Upstream:
         await self._tasks.close()
 
     async def _fetch(
-        self, key: _Key, inquiry: Inquiry, parse: Callable[[bytes], tuple[T, ModelId | None]]
+        self, key: _Key, inquiry: ProviderRequest, parse: Callable[[bytes], tuple[T, ModelId | None]]
     ) -> _CachedAnswer[T] | _Denial:
         async with self._shares.taken(inquiry.key_id):
             standpoint = await self._retractions.take_standpoint(inquiry)
@@ -191,14 +191,16 @@ class Upstream:
         else:
             what, canonical = parse(body)
         size = (
-            len(body) + _size(key) + WORD_BYTES + (what.held_bytes if isinstance(what, ProviderAnswer) else 0)
+            len(body) + _size(key) + WORD_BYTES + (what.held_bytes if isinstance(what, MetadataPage) else 0)
         )
         cached = _CachedAnswer(what, canonical, size, until, standpoint)
         if standpoint.moment is not None:
             self.memory.put(key, cached)
         return cached
 
-    async def _ask(self, path: str, inquiry: Inquiry, standpoint: Standpoint) -> bytes | Reason:
+    async def _ask(
+        self, path: str, inquiry: ProviderRequest, standpoint: StateBeforeRequest
+    ) -> bytes | Reason:
         credential = (b"authorization", b"Bearer " + inquiry.credential.secret.encode())
         headers = headers_for_upstream(inquiry.request.headers, credential)
         answer = await self._provider.ask(path, inquiry.question.upstream_query(), headers)
@@ -209,7 +211,7 @@ class Upstream:
             raise undecided(f"the provider answered {answer.status}")
         return answer.body
 
-    async def _authorised(self, inquiry: Inquiry, canonical: ModelId) -> Stamp:
+    async def _authorised(self, inquiry: ProviderRequest, canonical: ModelId) -> Stamp:
         """The stamp of the caller's right on the provider's name of the model.
 
         Raises `Refusal` without one.
@@ -224,7 +226,7 @@ class Upstream:
         return judgement.facts.stamp
 
 
-def _key(path: str, inquiry: Inquiry) -> _Key:
+def _key(path: str, inquiry: ProviderRequest) -> _Key:
     headers = headers_for_upstream(inquiry.request.headers, (b"", b""))[:-1]
     return path, inquiry.key_id, inquiry.question, headers
 

@@ -3,8 +3,8 @@
 A check is a path, whether a link at its end is followed, and the identity to find (device, inode, size and
 both times). Nothing is opened by such a path, so a malicious link can only fail to match.
 
-Answers that are made in one event loop iteration share what was seen (`Looks`): the files of a package have
-its folder and its manifest in common. What was seen in one iteration is never used in another.
+Answers that are made in one event loop iteration share what was seen (`SeenOnDisk`): the files of a package
+have its folder and its manifest in common. What was seen in one iteration is never used in another.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CHECK_BYTES = 350  # of one check beside its path
 _CHANGE_TIME = 4  # in an identity
 
 
-class Looks:
+class SeenOnDisk:
     """What was seen at paths, during one event loop iteration."""
 
     __slots__ = ("_seen",)

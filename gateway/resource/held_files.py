@@ -37,7 +37,7 @@ from gateway.model.clocks import Clock, MonotonicClock
 from gateway.model.errors import Refusal, Unavailable
 from gateway.model.pins import identity_of
 from gateway.model.verdicts import HeldFile, OpenFile
-from gateway.resource.disk_checks import CHECK_BYTES, Looks, are_reliable, find_identity
+from gateway.resource.disk_checks import CHECK_BYTES, SeenOnDisk, are_reliable, find_identity
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, SHARED_BLOBS, model_directory
 from gateway.resource.safe_open import open_regular, opened_cache_folder, opened_root
 
@@ -69,7 +69,7 @@ class DescribeFile(Protocol):
 
 
 @dataclass(slots=True)
-class Held:
+class KeptFile:
     """A cached file, the records that its integrity was checked against, and the paths to check."""
 
     file: OpenFile  # a `HeldFile`, or one that was just opened again
@@ -91,18 +91,18 @@ class HeldFiles:
         self._describe = describe
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._held: OrderedDict[Name, Held] = OrderedDict()
+        self._held: OrderedDict[Name, KeptFile] = OrderedDict()
         self._of_blob: dict[tuple[ModelId, PackageId, Md5], FileHandle] = {}  # only of files that are held
 
     def find(
-        self, model: ModelId, package: PackageId, handle: FileHandle, looks: Looks | None = None
-    ) -> Held | None:
+        self, model: ModelId, package: PackageId, handle: FileHandle, looks: SeenOnDisk | None = None
+    ) -> KeptFile | None:
         """The file, if it is cached and unchanged on disk. `looks` were made in this event loop iteration."""
         name = (model, package, handle)
         held = self._held.get(name)
         if held is None:
             return None
-        if not self._is_as_it_was(held, looks or Looks()):
+        if not self._is_as_it_was(held, looks or SeenOnDisk()):
             self._drop(name)
             return None
         self._held.move_to_end(name)
@@ -137,9 +137,9 @@ class HeldFiles:
             content=content if file.size <= MAX_FILE_BYTES else None,
             headers=self._describe(file.size, file.sha256, is_blob=file.md5 is not None),
         )
-        self._put(Held(known, leaves, checks, self._clock.monotonic() + HELD_SECONDS))
+        self._put(KeptFile(known, leaves, checks, self._clock.monotonic() + HELD_SECONDS))
 
-    def reopen(self, model: ModelId, package: PackageId, handle: FileHandle) -> Held | None:
+    def reopen(self, model: ModelId, package: PackageId, handle: FileHandle) -> KeptFile | None:
         """Open a cached blob again; None where it has to be located from the root.
 
         The caller must close the descriptor.
@@ -147,7 +147,7 @@ class HeldFiles:
         held = self.find(model, package, handle)
         return None if held is None else self.open_again(held)
 
-    def open_again(self, held: Held) -> Held | None:
+    def open_again(self, held: KeptFile) -> KeptFile | None:
         """As `reopen`, of what was just found."""
         if held.file.md5 is None:
             return None
@@ -166,7 +166,7 @@ class HeldFiles:
                 os.close(descriptor)
         return None
 
-    def _is_as_it_was(self, held: Held, looks: Looks) -> bool:
+    def _is_as_it_was(self, held: KeptFile, looks: SeenOnDisk) -> bool:
         for leaf in held.leaves:
             if not leaf.is_current:
                 return False
@@ -220,7 +220,7 @@ class HeldFiles:
         blob = f"{root}/{SHARED_BLOBS}/{file.md5}"
         return ((place, False, of_place), (blob, False, file.identity), *around)
 
-    def _put(self, held: Held) -> None:
+    def _put(self, held: KeptFile) -> None:
         name = (held.file.model, held.file.package, held.file.handle)
         self._drop(name)
         held.held_bytes = _held_bytes(held)
@@ -242,7 +242,7 @@ class HeldFiles:
                 del self._of_blob[blob]
 
 
-def _held_bytes(held: Held) -> int:
+def _held_bytes(held: KeptFile) -> int:
     """What an entry is charged. All its records have one size: there is one for a blob, or none."""
     checks = sum([CHECK_BYTES + getsizeof(path) for path, _, _ in held.checks])
     records = sum([leaf.held_bytes for leaf in held.leaves])

@@ -20,7 +20,7 @@ import msgspec
 
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.listings import PackageListing
-from gateway.resource.disk_checks import CHECK_BYTES, Looks, are_reliable, find_identity
+from gateway.resource.disk_checks import CHECK_BYTES, SeenOnDisk, are_reliable, find_identity
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, model_directory
 from gateway.resource.raw_model import OFFLINE_REGISTRY, RawPackages, registry_record_name
 
@@ -43,7 +43,7 @@ ENTRY_BYTES = 250  # of one file or package
 _SIZE = 2  # in an identity
 
 
-class Held(msgspec.Struct, frozen=True):
+class HeldListing(msgspec.Struct, frozen=True):
     """Files of a package, or packages of a model, and what that was made of."""
 
     found: Listing
@@ -58,28 +58,28 @@ class HeldListings:
     def __init__(self, *, root: Path, clock: Clocks, max_bytes: int) -> None:
         self._root = str(root)
         self._clock = clock
-        self.memory: BoundedMemory[object, Held] = BoundedMemory(
+        self.memory: BoundedMemory[object, HeldListing] = BoundedMemory(
             max_bytes=max_bytes, weigh=lambda _, held: _held_bytes(held)
         )
 
-    def find_packages(self, model: ModelId, looks: Looks) -> tuple[PackageId, ...] | None:
+    def find_packages(self, model: ModelId, looks: SeenOnDisk) -> tuple[PackageId, ...] | None:
         """The servable packages of a model, if they are cached and the same now."""
         found = self._find(model, looks)
         return found if isinstance(found, tuple) else None
 
     def find_listing(
-        self, model: ModelId, package: PackageId, page: Page, looks: Looks
+        self, model: ModelId, package: PackageId, page: Page, looks: SeenOnDisk
     ) -> PackageListing | None:
         """The files of a package, if they are cached and the same now."""
         found = self._find((model, package, page), looks)
         return found if isinstance(found, PackageListing) else None
 
-    def find_manifests(self, model: ModelId, looks: Looks) -> RawPackages | None:
+    def find_manifests(self, model: ModelId, looks: SeenOnDisk) -> RawPackages | None:
         """The packages of a model with their manifests, if they are cached and the same now."""
         found = self._find((model, RawPackages), looks)
         return found if isinstance(found, RawPackages) else None
 
-    def find_record(self, model: ModelId, looks: Looks) -> StatIdentity | None:
+    def find_record(self, model: ModelId, looks: SeenOnDisk) -> StatIdentity | None:
         """What the registry record of a model is now; None when there is none."""
         return looks.find(f"{self._root}/{OFFLINE_REGISTRY}/{registry_record_name(model)}")
 
@@ -131,7 +131,7 @@ class HeldListings:
     def _folder(self, model: ModelId) -> str:
         return f"{self._root}/{MODELS_CACHE}/{model_directory(model)}"
 
-    def _find(self, name: object, looks: Looks) -> Listing | None:
+    def _find(self, name: object, looks: SeenOnDisk) -> Listing | None:
         held = self.memory.find(name)
         if held is None:
             return None
@@ -150,8 +150,8 @@ class HeldListings:
     ) -> None:
         checks = (*before, *parts)
         is_known = bool(before) and len(checks) <= MAX_CHECKS
-        if is_known and are_reliable(checks, self._clock.now()) and Looks().agree(before):
-            self.memory.put(name, Held(found, entries, checks, self._clock.monotonic() + HELD_SECONDS))
+        if is_known and are_reliable(checks, self._clock.now()) and SeenOnDisk().agree(before):
+            self.memory.put(name, HeldListing(found, entries, checks, self._clock.monotonic() + HELD_SECONDS))
 
 
 def _look(paths: Sequence[str], *, follows: bool = False) -> tuple[PathCheck, ...]:
@@ -161,6 +161,6 @@ def _look(paths: Sequence[str], *, follows: bool = False) -> tuple[PathCheck, ..
     return checks if len(checks) == len(paths) else ()
 
 
-def _held_bytes(held: Held) -> int:
+def _held_bytes(held: HeldListing) -> int:
     paths: Iterable[str] = (path for path, _, _ in held.checks)
     return LISTING_BYTES + sum([CHECK_BYTES + getsizeof(path) for path in paths]) + ENTRY_BYTES * held.entries

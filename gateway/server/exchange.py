@@ -32,7 +32,7 @@ import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.model.extensions import BODY_FOLLOWS, LOOKS, SENT, VERIFY, WATCH, ZERO_COPY
-from gateway.server.file_span import Looks, at_ease
+from gateway.server.file_span import RangeCallbacks, at_ease
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -268,7 +268,9 @@ class Exchange:
         if sender is None or self._is_complete or self._left_bytes is None:
             raise RuntimeError("a file is sent within a response whose content-length is known")
         self._verify_fits(count)
-        looks = Looks(on_sent=self._count, verify=message.get(VERIFY, at_ease), watch=message.get(WATCH))
+        looks = RangeCallbacks(
+            on_sent=self._count, verify=message.get(VERIFY, at_ease), watch=message.get(WATCH)
+        )
         try:
             await sender.send(message["file"], message["offset"], count, looks)
             if more_body:

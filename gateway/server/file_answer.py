@@ -16,7 +16,7 @@ from io import UnsupportedOperation
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.model.answers import Span
-from gateway.server.file_span import Looks
+from gateway.server.file_span import RangeCallbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ class FileAnswer:
         body, first = self._body, self._body.pieces[0]
         try:
             if isinstance(first, Span):
-                looks = Looks(on_sent=self._count, verify=body.verify)
+                looks = RangeCallbacks(on_sent=self._count, verify=body.verify)
                 self._sender.send_first(head, body.file, first.offset, first.count, looks)
             else:
                 body.verify()
@@ -98,7 +98,7 @@ class FileAnswer:
             await watch.verify()
             await self._write(piece)
             return
-        looks = Looks(on_sent=self._count, verify=body.verify, watch=watch)
+        looks = RangeCallbacks(on_sent=self._count, verify=body.verify, watch=watch)
         try:
             await self._sender.send(body.file, piece.offset, piece.count, looks)
         except UnsupportedOperation:  # by this file system; nothing of this piece was sent

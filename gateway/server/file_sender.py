@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from gateway.server.file_span import Looks
+    from gateway.server.file_span import RangeCallbacks
     from gateway.server.send_queue import SendQueue
 
 
@@ -45,7 +45,7 @@ class FileSender:
         self._file_span: FileSpan | None = None
         self._is_closed = False
 
-    async def send(self, file: int, offset: int, count: int, looks: Looks) -> None:
+    async def send(self, file: int, offset: int, count: int, looks: RangeCallbacks) -> None:
         """Send `count` bytes of an open file. Raises as `FileSpan.send` does."""
         self._file_span = FileSpan(file, offset, count, looks, self, self._loop)
         try:
@@ -54,7 +54,7 @@ class FileSender:
             self._file_span = None
             self._forget_writer()
 
-    def send_first(self, head: bytes, file: int, offset: int, count: int, looks: Looks) -> None:
+    def send_first(self, head: bytes, file: int, offset: int, count: int, looks: RangeCallbacks) -> None:
         """Write a head, and the beginning of a range behind it, as far as nothing has to be waited for.
 
         `looks.on_sent` is told how many bytes of the range were sent: all of them, where it is short and its

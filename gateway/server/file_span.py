@@ -37,7 +37,7 @@ NO_SENDFILE = _NO_NOWAIT | {errno.ENOSYS}
 _PROBE = [bytearray(1)]  # the buffer of a probe; its content is not used
 
 
-class Way(Protocol):
+class RangeConnection(Protocol):
     """The connection that a range is sent on (`FileSender`)."""
 
     def descriptor(self) -> int:
@@ -54,10 +54,10 @@ class Way(Protocol):
 
 
 def at_ease() -> None:
-    """The default of `Looks.verify`: check nothing."""
+    """The default of `RangeCallbacks.verify`: check nothing."""
 
 
-class Looks(msgspec.Struct, frozen=True, kw_only=True):
+class RangeCallbacks(msgspec.Struct, frozen=True, kw_only=True):
     """The callbacks of a range: checks before each step, and `on_sent` after the kernel took its bytes."""
 
     on_sent: Callable[[int], None]
@@ -69,7 +69,13 @@ class FileSpan:
     """One byte range of an open file, being sent."""
 
     def __init__(
-        self, file: int, offset: int, count: int, looks: Looks, way: Way, loop: asyncio.AbstractEventLoop
+        self,
+        file: int,
+        offset: int,
+        count: int,
+        looks: RangeCallbacks,
+        way: RangeConnection,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._file = file
         self._begin = self._offset = self._warm_end = offset

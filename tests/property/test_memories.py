@@ -53,6 +53,7 @@ from gateway.directory.records.fact_sizes import held_bytes
 from gateway.directory.records.policies import encode_policy
 from gateway.engine.answers import MAX_FILES, METADATA_TYPE, PACKAGE_TYPE, parse_answer
 from gateway.engine.questions import WeightsQuery
+from gateway.faces.check import _is_address, _is_known_address
 from gateway.front_door import dependencies
 from gateway.front_door.workflows import blocks, describer, saved
 from gateway.front_door.workflows.workload import StepWork, Workload
@@ -100,11 +101,10 @@ from gateway.model_metadata.local_metadata import LocalMetadata
 from gateway.model_metadata.sources import Metadata
 from gateway.pinning.measuring import Measurer
 from gateway.platform import upstream
-from gateway.platform.inquiry import Inquiry
+from gateway.platform.inquiry import ProviderRequest
 from gateway.platform.upstream import Upstream
-from gateway.resource.held_files import Held, HeldFiles
-from gateway.resource.held_listings import ENTRY_BYTES, HeldListings
-from gateway.resource.held_listings import Held as HeldListing
+from gateway.resource.held_files import HeldFiles, KeptFile
+from gateway.resource.held_listings import ENTRY_BYTES, HeldListing, HeldListings
 from gateway.resource.paths import MAX_REMEMBERED_BYTES, MODELS_PATH, _parse_remembered, locate
 from gateway.resource.raw_model import RawPackage, RawPackages
 from tests import samples
@@ -418,7 +418,7 @@ def holding(bound, size):
             (f"{place}/{name}", True, tuple(one + number + (1 << 40) for one in range(5)))
             for name in (file.handle, "", file.md5, "model_config.json")
         )
-        made._put(Held(file, (Leaf(names.pin_fact(file.md5), b"p" * 100),), looks, NOW))
+        made._put(KeptFile(file, (Leaf(names.pin_fact(file.md5), b"p" * 100),), looks, NOW))
 
     def make():
         return HeldFiles(root=Path("/"), catalogue=None, clock=None, describe=None, max_bytes=bound)
@@ -554,7 +554,7 @@ def words(make_body):
     def put(made, number):
         what = allowed(number)
         who = replace(what.access.principal, is_of_platform=True)
-        inquiry = Inquiry(
+        inquiry = ProviderRequest(
             request=replace(admission(number).request, headers=((b"user-agent", b"a" * 1000),)),
             allowed=replace(what, access=replace(what.access, principal=who)),
             question=WeightsQuery(
@@ -740,6 +740,14 @@ def lists_of_proxies(_bound):
         Peer(None, PROXY).client([(b"x-forwarded-for", b"%08d, " % number + b"x" * 240)])
 
     return function(call, _find_client)
+
+
+@case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def clients_that_proxies_tell(_bound):
+    def call(number):
+        _is_address(b"%08d" % number + b"x" * (30_000 if number % 2 else 56))
+
+    return function(call, _is_known_address)
 
 
 @case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
@@ -976,6 +984,7 @@ def test_many_denials_hold_no_records_that_the_near_cache_evicted():
 # And none is missing.
 
 FILLED = {
+    "faces/check.py",
     "audit/refusal_limiter.py",
     "audit/scrub.py",
     "audit/record_body.py",

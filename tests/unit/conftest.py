@@ -19,7 +19,7 @@ import pytest
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
 from gateway.cli.main import run
-from gateway.demo.world import SETTINGS_FILE, World, build_world, demo_settings
+from gateway.demo.world import SETTINGS_FILE, DemoWorld, build_world, demo_settings
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
@@ -132,7 +132,7 @@ class Installed:
 
     folder: Path
     settings: Settings
-    world: World
+    world: DemoWorld
 
     def key_id(self, name: str) -> str:
         return self.world.keys[name].key_id

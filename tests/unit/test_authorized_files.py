@@ -32,7 +32,7 @@ from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Tena
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied, HeldFile, Identity, OpenFile
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 from gateway.resource.held_files import HELD_SECONDS, MAX_FILE_BYTES, HeldFiles
 from gateway.resource.held_listings import HeldListings
 from tests.unit.conftest import ClockBesideFiles
@@ -524,7 +524,7 @@ class Disk:
 
     def ask_now(self, asked, *, needs_content=True):
         """The same from memory alone; None where it has to be asked."""
-        looks = Looks()
+        looks = SeenOnDisk()
         if asked.resource.kind is ResourceKind.BLOB:
             asked = self.files.resolve_now(asked, looks)
         found = asked and self.files.find_now(
@@ -733,9 +733,9 @@ def test_without_memories_everything_has_to_be_asked():
     for kind in (ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE, ResourceKind.CATALOGUE):
         asked = access(kind, model=ModelId("acme/a"), package=PackageId("p1"), file=FileHandle("x.bin"))
         allowed = Allowed(access=asked, model=ModelId("acme/a"), policies=(), grant=None, stamp=Stamp(1, ()))
-        assert files.find_now(allowed, Looks(), needs_content=True, may_open=False) is None
+        assert files.find_now(allowed, SeenOnDisk(), needs_content=True, may_open=False) is None
     asyncio.run(files._caller_views.packages(PRINCIPAL))
-    assert files.resolve_now(blob(OTHER), Looks()) is None
+    assert files.resolve_now(blob(OTHER), SeenOnDisk()) is None
 
 
 class TestPagesFromMemory:
@@ -770,7 +770,9 @@ class TestPagesFromMemory:
         page_of(world, files, limit=1000)
         asked = access(ResourceKind.CATALOGUE, Action.DISCOVER, page=Page(after=None, limit=1000))
         allowed = Allowed(access=asked, model=None, policies=(), grant=None, stamp=Stamp(1, ()))
-        assert (files.find_now(allowed, Looks(), needs_content=True, may_open=False) is not None) == is_known
+        assert (
+            files.find_now(allowed, SeenOnDisk(), needs_content=True, may_open=False) is not None
+        ) == is_known
 
     def test_a_model_that_has_to_be_decided_again_has_to_be_asked_for(self, disk):
         asked = question(disk, "model")
@@ -834,9 +836,9 @@ class TestBlobsFromMemory:
     def test_a_package_that_links_it_no_more_is_passed_over(self, what, disk):
         asked = question(disk, "blob")
         disk.ask(asked)
-        assert disk.files.resolve_now(asked, Looks()) is not None
+        assert disk.files.resolve_now(asked, SeenOnDisk()) is not None
         CHANGES[what][0](disk)
-        assert disk.files.resolve_now(asked, Looks()) is None
+        assert disk.files.resolve_now(asked, SeenOnDisk()) is None
         assert disk.ask(asked)[0][0][0] == "globex/b"
 
     def test_a_package_that_has_to_be_decided_again_has_to_be_asked(self, disk):
@@ -845,7 +847,7 @@ class TestBlobsFromMemory:
         for memory in disk.files._decisions.memories:
             for name in list(memory._entries):
                 memory.drop(name)
-        assert disk.files.resolve_now(asked, Looks()) is None
+        assert disk.files.resolve_now(asked, SeenOnDisk()) is None
 
     def test_a_digest_of_nobody_or_of_others_has_to_be_asked_for(self, disk):
         disk.ask(question(disk, "blob"))
@@ -853,8 +855,8 @@ class TestBlobsFromMemory:
         disk.world.change("acme/a", "globex/b")
         with pytest.raises(Refusal):
             asyncio.run(disk.files.resolve(question(disk, "blob")))
-        assert disk.files.resolve_now(question(disk, "blob"), Looks()) is None
-        assert disk.files.resolve_now(blob(Md5("f" * 32)), Looks()) is None
+        assert disk.files.resolve_now(question(disk, "blob"), SeenOnDisk()) is None
+        assert disk.files.resolve_now(blob(Md5("f" * 32)), SeenOnDisk()) is None
 
     def test_more_packages_than_are_searched_without_a_pause_have_to_be_asked(self, disk, monkeypatch):
         asked = question(disk, "blob")
@@ -883,7 +885,7 @@ class TestLinksThatCount:
         assert disk.ask(by_name) is Reason.UNATTESTED
         assert disk.files._held_files.find("acme/a", "p2", "shared.bin") is not None  # it is known
         assert disk.ask_now(by_name) is None
-        assert disk.files.resolve_now(by_digest, Looks()) is None
+        assert disk.files.resolve_now(by_digest, SeenOnDisk()) is None
         assert disk.ask(by_digest) is Reason.NOT_PERMITTED
 
     def test_a_link_that_does_not_count_is_passed_over_for_one_that_does(self, disk):
@@ -892,7 +894,7 @@ class TestLinksThatCount:
         assert disk.ask(question(disk, "file")) is Reason.UNATTESTED
         assert disk.ask(asked)[0][0][0] == "globex/b"
         # The first package may list it: whether its link counts has to be asked.
-        assert disk.files.resolve_now(asked, Looks()) is None
+        assert disk.files.resolve_now(asked, SeenOnDisk()) is None
 
     @pytest.mark.parametrize("name", ["file", "blob"])
     def test_an_answer_stands_on_what_makes_its_link_count(self, name, disk):
@@ -924,7 +926,7 @@ class TestPins:
     def stamps(self, disk, monkeypatch):
         allowed = disk.allowed(question(disk, "file"))
         disk.ask(question(disk, "file"))
-        held, from_memory = disk.files.find_now(allowed, Looks(), needs_content=True, may_open=False)
+        held, from_memory = disk.files.find_now(allowed, SeenOnDisk(), needs_content=True, may_open=False)
         monkeypatch.setattr(disk.catalogue, "open_file", None)  # it is opened again, not found from the root
         reopened, of_reopened = asyncio.run(disk.files.find(allowed))
         os.close(reopened.descriptor)

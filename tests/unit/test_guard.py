@@ -35,7 +35,7 @@ from gateway.model.verdicts import (
     Receipt,
     Rejection,
 )
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -499,7 +499,7 @@ def generated_worlds(draw):
 
 
 def weigh_now(world, route, request=REQUEST):
-    return world.guard().weigh_now(request, route, Looks(), may_open=False)
+    return world.guard().weigh_now(request, route, SeenOnDisk(), may_open=False)
 
 
 @given(generated_worlds())
@@ -556,7 +556,7 @@ def test_a_route_that_can_only_wait_for_what_it_searches_is_never_answered_witho
 @pytest.mark.parametrize("is_known", [True, False])
 def test_a_route_that_knows_what_it_searches_for_is_answered_without_waiting(is_known):
     world = Remembering(memory=frozenset(STAGES) - (frozenset() if is_known else {"found"}))
-    looks = Looks()
+    looks = SeenOnDisk()
     weighed = world.guard().weigh_now(REQUEST, with_find(ROUTE, world, "now"), looks, may_open=False)
     assert isinstance(weighed, Admission) is is_known
     assert (world.looks, world.waited) == ([looks], [])

@@ -21,7 +21,7 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import encode
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, Key, Tenant
-from gateway.model.rulings import SOURCE_PLATFORM, Ending, Ruling
+from gateway.model.rulings import SOURCE_PLATFORM, EndMark, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ async def _put(
 
 
 async def _end(changes: Changes, name: bytes) -> None:
-    await changes.put_for(ENDING_SECONDS, name, encode(Ending(generation=changes.generation)))
+    await changes.put_for(ENDING_SECONDS, name, encode(EndMark(generation=changes.generation)))
 
 
 async def _forget_key(changes: Changes, key_id: KeyId) -> None:

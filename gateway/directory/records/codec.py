@@ -63,7 +63,7 @@ from gateway.model.names import (
     parse_tenant_id,
 )
 from gateway.model.pins import Pin
-from gateway.model.rulings import Ending, Ruling
+from gateway.model.rulings import EndMark, Ruling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -287,7 +287,7 @@ def decode_ruling(raw: bytes, key_id: KeyId, model: ModelId | None) -> Ruling:
 
 def decode_ending(raw: bytes) -> int:
     """Decode an ending: rulings asked before this generation do not count."""
-    return decode(Ending, raw).generation
+    return decode(EndMark, raw).generation
 
 
 def decode_origin(raw: bytes, model: ModelId, package: PackageId, handle: FileHandle) -> Origin:

@@ -41,7 +41,7 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peppers: dict[str, str]
 
 
-class End(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExportEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The number of facts, and the final generation; facts changed meanwhile if the header's differs."""
 
     end: str
@@ -57,7 +57,7 @@ def header_line(*, generation: int, history: str, peppers: dict[str, str]) -> by
 
 def end_line(*, facts: int, generation: int) -> bytes:
     """Return the last line."""
-    return msgspec.json.encode(End(end=_MARK, facts=facts, generation=generation)) + b"\n"
+    return msgspec.json.encode(ExportEnd(end=_MARK, facts=facts, generation=generation)) + b"\n"
 
 
 def read_lines(lines: Iterable[bytes], where: str) -> tuple[Header, Iterator[Fact]]:
@@ -119,7 +119,7 @@ def _facts(numbered: Iterator[tuple[int, bytes]], where: str) -> Iterator[Fact]:
 
 def _verify_end(raw: bytes, count: int, where: str) -> None:
     try:
-        end = msgspec.json.decode(raw, type=End)
+        end = msgspec.json.decode(raw, type=ExportEnd)
     except BROKEN as error:
         raise Misconfigured(where, f"is not the last line of an export: {error}") from error
     if (end.end, end.facts) != (_MARK, count):

@@ -18,7 +18,7 @@ from gateway.front_door.workflows.saved import Reference, read_reference
 from gateway.model.errors import BadNameError, Reason, Refusal
 
 if TYPE_CHECKING:
-    from gateway.front_door.values import Inquiry, Matched
+    from gateway.front_door.values import InferenceRequest, Matched
     from gateway.front_door.workflows.specification import Specification
     from gateway.model.names import ModelId
 
@@ -40,7 +40,7 @@ def purpose_of(matched: Matched) -> Purpose:
     return Purpose(last) if last in set(Purpose) else Purpose.RUN
 
 
-def find_document(inquiry: Inquiry) -> Any:
+def find_document(inquiry: InferenceRequest) -> Any:
     """The specification in a request; None where its path names a saved one. Raises `Refusal`."""
     matched, document = inquiry.matched, inquiry.document
     if not isinstance(document, dict):
@@ -67,14 +67,14 @@ def find_named(document: Any) -> tuple[ModelId, ...]:
     return ()
 
 
-def find_reference(inquiry: Inquiry) -> Reference:
+def find_reference(inquiry: InferenceRequest) -> Reference:
     """The saved workflow that a path names. Raises `Refusal`."""
     values, document = inquiry.matched.values, inquiry.document
     version = document.get("workflow_version_id") if isinstance(document, dict) else None
     return read_reference(values["workspace_name"], values["workflow_id"], version)
 
 
-def may_remember(inquiry: Inquiry) -> bool:
+def may_remember(inquiry: InferenceRequest) -> bool:
     """Whether a saved workflow may be the one that was fetched a moment ago. Raises `Refusal`."""
     use_cache = inquiry.document.get("use_cache", True) if isinstance(inquiry.document, dict) else True
     if not isinstance(use_cache, bool):

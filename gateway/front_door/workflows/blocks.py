@@ -18,7 +18,7 @@ from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
 
 if TYPE_CHECKING:
-    from gateway.front_door.values import Inquiry
+    from gateway.front_door.values import InferenceRequest
 
 REMEMBERED_BYTES = 48 << 20
 MAX_ANSWER_BYTES = 16 << 20
@@ -44,7 +44,7 @@ class BlockQuestion(msgspec.Struct, frozen=True, kw_only=True):
     has_python: bool
 
 
-def read_question(inquiry: Inquiry) -> BlockQuestion:
+def read_question(inquiry: InferenceRequest) -> BlockQuestion:
     """Read a question. Raises `Refusal(MALFORMED_BODY)`."""
     route, document = inquiry.matched.route, inquiry.document
     target = route.path.encode("ascii")

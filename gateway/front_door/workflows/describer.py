@@ -33,7 +33,7 @@ from gateway.model.singleflight import Singleflight, checked_by_callers
 
 if TYPE_CHECKING:
     from gateway.adapters.inference_server import InferenceClient
-    from gateway.front_door.servers import Server
+    from gateway.front_door.servers import BalancedServer
     from gateway.front_door.workflows.specification import Specification
     from gateway.front_door.workflows.workload import Workload
     from gateway.model.access import Principal
@@ -91,7 +91,9 @@ class Describer:
             max_bytes=REMEMBERED_BYTES, weigh=_held_bytes
         )
 
-    async def describe(self, server: Server, specification: Specification, principal: Principal) -> Workload:
+    async def describe(
+        self, server: BalancedServer, specification: Specification, principal: Principal
+    ) -> Workload:
         """What a workflow will load and do on this server.
 
         Raises `Refusal`: MALFORMED_WORKFLOW, UNKNOWN_WORKLOAD, NO_WORKFLOWS, INFERENCE_UNAVAILABLE, BUSY.
@@ -107,11 +109,11 @@ class Describer:
             raise Refusal(found.reason, told=found.told)
         return found
 
-    def forget(self, server: Server) -> None:
+    def forget(self, server: BalancedServer) -> None:
         """Ask again which process this is: it broke off, so another one may have taken its place."""
         self._processes.pop(server.url, None)
 
-    async def find_process(self, server: Server, principal: Principal) -> str:
+    async def find_process(self, server: BalancedServer, principal: Principal) -> str:
         """The id of the process that answers there. Raises `Refusal`, NO_WORKFLOWS for another version."""
         known = self._processes.get(server.url)
         if known is None or self._clock.monotonic() >= known.until:
@@ -119,7 +121,7 @@ class Describer:
             known = self._processes[server.url] = await self._asking_processes.run(server.url, work)
         return known.process
 
-    async def _ask_process(self, server: Server, principal: Principal) -> _Known:
+    async def _ask_process(self, server: BalancedServer, principal: Principal) -> _Known:
         until = self._clock.monotonic() + KNOWN_SECONDS
         status, body = await self._ask(server, _INFO, principal)
         try:
@@ -131,7 +133,7 @@ class Describer:
         return _Known(info.uuid, until)
 
     async def _describe(
-        self, server: Server, specification: Specification, principal: Principal
+        self, server: BalancedServer, specification: Specification, principal: Principal
     ) -> Workload | _Cause:
         body = b'{"api_key":"local","specification":%b}' % specification.text
         question = Outbound(method="POST", target=b"/workflows/describe_workload", headers=(JSON,), body=body)
@@ -147,7 +149,9 @@ class Describer:
         except Refusal as refusal:
             return _Cause(refusal.reason, refusal.told)
 
-    async def _ask(self, server: Server, question: Outbound, principal: Principal) -> tuple[int, bytes]:
+    async def _ask(
+        self, server: BalancedServer, question: Outbound, principal: Principal
+    ) -> tuple[int, bytes]:
         if self._under_way[principal.key_id] >= MAX_UNDER_WAY:
             raise Refusal(Reason.BUSY)
         self._under_way[principal.key_id] += 1
@@ -158,7 +162,9 @@ class Describer:
             if not self._under_way[principal.key_id]:
                 del self._under_way[principal.key_id]  # the ids of keys are not kept
 
-    async def _whole(self, server: Server, question: Outbound, principal: Principal) -> tuple[int, bytes]:
+    async def _whole(
+        self, server: BalancedServer, question: Outbound, principal: Principal
+    ) -> tuple[int, bytes]:
         with server.in_use(principal.tenant) as use:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
@@ -173,7 +179,7 @@ class Describer:
                 self._telemetry.inference_failed(server.name, "it did not describe a workflow in time")
                 raise Refusal(Reason.INFERENCE_UNAVAILABLE) from error
 
-    async def _exchange(self, server: Server, question: Outbound) -> tuple[int, bytes]:
+    async def _exchange(self, server: BalancedServer, question: Outbound) -> tuple[int, bytes]:
         answer = await self._client.send(server.url, question)
         body = bytearray()
         try:

@@ -63,7 +63,7 @@ ANONYMOUS = frozenset({credential_hash(None), credential_hash(""), credential_ha
 NO_KEY, UNKNOWN, SUSPENDED, UNREADABLE = "no-key", "unknown", "suspended", "unreadable"
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class ResolutionEntry(msgspec.Struct, frozen=True, kw_only=True):
     """One file of that cache: its content, or why it could not be read."""
 
     name: str
@@ -74,7 +74,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 class Entries(msgspec.Struct, frozen=True, kw_only=True):
     """The entries that were read; `left_out` more were not."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[ResolutionEntry, ...]
     left_out: int
 
 
@@ -169,12 +169,12 @@ async def purge_entries(session: OperatorSession, owner: TenantId, volume: Path)
     return done
 
 
-def _hashes(entries: Iterable[Entry]) -> list[CredentialHash]:
+def _hashes(entries: Iterable[ResolutionEntry]) -> list[CredentialHash]:
     found = [one.resolution.credential_hash for one in entries if one.resolution is not None]
     return [one for one in found if one]
 
 
-def _newest_first(entry: Entry) -> float:
+def _newest_first(entry: ResolutionEntry) -> float:
     return -(entry.resolution.created_at if entry.resolution else 0.0)
 
 
@@ -195,7 +195,7 @@ async def _suspended(session: OperatorSession, owners: Iterable[TenantId | None]
 
 
 def _judge(
-    entry: Entry,
+    entry: ResolutionEntry,
     known: dict[CredentialHash, KeyId],
     keys: dict[KeyId, Key | None],
     suspended: set[TenantId],
@@ -292,19 +292,19 @@ def verify_removable(root: Path) -> None:
         )
 
 
-def _read(name: str, directory: int, zone: tzinfo | None) -> Entry:
+def _read(name: str, directory: int, zone: tzinfo | None) -> ResolutionEntry:
     try:
         found = open_regular(name, below=directory, may_have_other_names=False)
         if found is None:
-            return Entry(name=name, resolution=None, fault="it was removed while it was read")
+            return ResolutionEntry(name=name, resolution=None, fault="it was removed while it was read")
         descriptor, _ = found
         with os.fdopen(descriptor, "rb") as file:
             raw = file.read(MAX_RESOLUTION_BYTES + 1)
-        return Entry(name=name, resolution=parse_resolution(raw, zone or UTC))
+        return ResolutionEntry(name=name, resolution=parse_resolution(raw, zone or UTC))
     except Refusal as error:
         # The full name is a hash of a request, its key included: it is not repeated (I8).
-        return Entry(name=name, resolution=None, fault=finding_of(error).removeprefix(f"{name}: "))
+        return ResolutionEntry(name=name, resolution=None, fault=finding_of(error).removeprefix(f"{name}: "))
     except Unavailable as error:
-        return Entry(name=name, resolution=None, fault=error.why.removeprefix(f"{name}: "))
+        return ResolutionEntry(name=name, resolution=None, fault=error.why.removeprefix(f"{name}: "))
     except OSError as error:
-        return Entry(name=name, resolution=None, fault=error.strerror)
+        return ResolutionEntry(name=name, resolution=None, fault=error.strerror)

@@ -64,7 +64,7 @@ class FactFindings(msgspec.Struct, frozen=True):
     known_models: frozenset[ModelId] = frozenset()
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True):
+class CheckedServer(msgspec.Struct, frozen=True, kw_only=True):
     """The server, once it was reached, and what the checks need."""
 
     settings: Settings
@@ -89,7 +89,7 @@ async def look_at_facts(settings: Settings, clock: SystemClock) -> FactFindings:
         return _out_of_reach(str(failure), "start the server, or correct CACHEGATE_REDIS_URL")
 
 
-async def _examine(server: Server) -> FactFindings:
+async def _examine(server: CheckedServer) -> FactFindings:
     checks: dict[str, Callable[[], Awaitable[Finding]]] = {
         "redis server": partial(_check_server, server),
         "redis clock": partial(_check_server_clock, server),
@@ -115,7 +115,7 @@ async def _examine(server: Server) -> FactFindings:
 
 
 @asynccontextmanager
-async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Server]:
+async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[CheckedServer]:
     async with fact_server(settings) as url:
         store = RedisStore(url, history=HistoryFile(settings.history_file))
         unreadable: list[str] = []
@@ -123,7 +123,7 @@ async def _reached(settings: Settings, clock: SystemClock) -> AsyncIterator[Serv
         try:
             async with diagnosed(url):
                 await store.moment()
-            yield Server(
+            yield CheckedServer(
                 settings=settings, clock=clock, url=url, store=store, listing=listing, unreadable=unreadable
             )
         finally:
@@ -137,7 +137,7 @@ def _out_of_reach(why: str, advice: str) -> FactFindings:
     return FactFindings(tuple(findings))
 
 
-async def _check_server(server: Server) -> Finding:
+async def _check_server(server: CheckedServer) -> Finding:
     return judge_server(await server.store.check_server())
 
 
@@ -154,7 +154,7 @@ def judge_server(report: ServerReport) -> Finding:
     return (fail if is_broken else warning)("redis server", found, advice)
 
 
-async def _check_server_clock(server: Server) -> Finding:
+async def _check_server_clock(server: CheckedServer) -> Finding:
     before = server.clock.now()
     theirs = await load_server_time(server.url)
     return judge_clocks(before=before, after=server.clock.now(), theirs=theirs)
@@ -170,7 +170,7 @@ def judge_clocks(*, before: float, after: float, theirs: float) -> Finding:
     return warning("redis clock", found, advice) if apart > WARN_SECONDS else ok("redis clock", found)
 
 
-async def _check_generation(server: Server) -> Finding:
+async def _check_generation(server: CheckedServer) -> Finding:
     generation, history = await server.store.generation(), await server.store.history()
     if history is None:
         return fail(
@@ -179,7 +179,7 @@ async def _check_generation(server: Server) -> Finding:
     return ok("facts", f"generation {generation} of history {history}")
 
 
-async def _check_fingerprints(server: Server) -> Finding:
+async def _check_fingerprints(server: CheckedServer) -> Finding:
     """Whether the peppers are those of Redis: keys stored under another pepper would all be unknown."""
     name = "pepper in redis"
     held = load_peppers(server.settings.pepper_folder).fingerprints()
@@ -197,7 +197,7 @@ async def _check_fingerprints(server: Server) -> Finding:
     return ok(name, "all that keys were stored under are here")
 
 
-async def _check_records(server: Server) -> Finding:
+async def _check_records(server: CheckedServer) -> Finding:
     """Read every record once: one that does not parse denies, and nothing else reports it."""
     listing, count = server.listing, 0
     tenants = await listing.list_tenants()

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from gateway.adapters.redis_diagnosis import diagnosed
-from gateway.adapters.redis_errors import Refused
+from gateway.adapters.redis_errors import RefusedByServer
 from gateway.adapters.redis_store import RedisStore
 from gateway.model.errors import Unavailable
 
@@ -43,7 +43,7 @@ async def ask(url):
             await store.close()
 
 
-async def refusal_of(url, kind=Refused):
+async def refusal_of(url, kind=RefusedByServer):
     with pytest.raises(Unavailable) as refused:
         await ask(url)
     assert type(refused.value) is kind

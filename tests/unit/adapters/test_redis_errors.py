@@ -5,7 +5,7 @@ import ssl
 import pytest
 from redis import exceptions
 
-from gateway.adapters.redis_errors import Refused, may_be_repeated, translated
+from gateway.adapters.redis_errors import RefusedByServer, may_be_repeated, translated
 from gateway.model.errors import Conflict, Unavailable
 
 REFUSED = exceptions.AuthenticationError("secret words")
@@ -69,7 +69,7 @@ def tls_failure(reason):
     ],
 )
 def test_a_failure_of_tls_says_so(reason, words):
-    with pytest.raises(Refused, match=words) as refused, translated("a:1"):
+    with pytest.raises(RefusedByServer, match=words) as refused, translated("a:1"):
         raise tls_failure(reason)
     assert "secret" not in str(refused.value)
 
@@ -86,14 +86,14 @@ def test_a_failure_of_tls_says_so(reason, words):
     ],
 )
 def test_what_the_feed_is_answered_is_understood_as_what_a_client_is(answer, words):
-    with pytest.raises(Refused, match=words), translated("a:1"):
+    with pytest.raises(RefusedByServer, match=words), translated("a:1"):
         raise ConnectionError(answer)
 
 
 def test_a_cluster_that_cannot_be_entered_says_why():
     error = exceptions.RedisClusterException("secret words")
     error.__cause__ = exceptions.AuthenticationError("invalid username-password pair or user is disabled.")
-    with pytest.raises(Refused, match="ACL GETUSER"), translated("a:1"):
+    with pytest.raises(RefusedByServer, match="ACL GETUSER"), translated("a:1"):
         raise error
 
 

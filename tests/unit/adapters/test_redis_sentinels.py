@@ -9,8 +9,8 @@ import hiredis
 import pytest
 
 from gateway.adapters import redis_sentinels
-from gateway.adapters.redis_errors import Refused
-from gateway.adapters.redis_place import Place
+from gateway.adapters.redis_errors import RefusedByServer
+from gateway.adapters.redis_place import ServerAddress
 from gateway.adapters.redis_sentinels import find_primary, list_servers
 from gateway.model.errors import Unavailable
 
@@ -149,7 +149,7 @@ async def test_in_a_failover_each_server_is_counted_once_whatever_it_is_to_whom(
 
 async def test_a_place_keeps_what_it_was_told_until_somebody_finds_it_wrong():
     async with sentinels(NEW, NEW, NEW) as (hosts, asked):
-        place = Place(tuple(hosts), "main", seconds=1.0)
+        place = ServerAddress(tuple(hosts), "main", seconds=1.0)
         assert [await place.find() for _ in range(3)] == [NEW] * 3
         first = len(asked)
         assert first <= 3
@@ -163,7 +163,7 @@ async def test_a_place_keeps_what_it_was_told_until_somebody_finds_it_wrong():
 async def test_a_place_names_those_that_were_silent(monkeypatch):
     monkeypatch.setattr(redis_sentinels, "ANSWER_SECONDS", 0.05)
     async with sentinels(SILENT, NEW) as (hosts, _):
-        place = Place(tuple(hosts), "main", seconds=1.0)
+        place = ServerAddress(tuple(hosts), "main", seconds=1.0)
         await place.find()
     host, port = hosts[0]
     assert place.silent == (f"{host}:{port}",)
@@ -172,7 +172,7 @@ async def test_a_place_names_those_that_were_silent(monkeypatch):
 async def test_those_that_want_a_password_are_told_from_those_that_are_silent(monkeypatch):
     monkeypatch.setattr(redis_sentinels, "ANSWER_SECONDS", 30.0)
     async with sentinels(GONE, LOCKED, LOCKED) as (hosts, _):
-        with pytest.raises(Refused, match="requirepass") as refused:
+        with pytest.raises(RefusedByServer, match="requirepass") as refused:
             await find_primary(hosts, "facts", seconds=1.0)
     assert refused.value.why.startswith(f"127.0.0.1:{hosts[1][1]} ")
     async with sentinels(NEW, LOCKED, NEW) as (hosts, _):

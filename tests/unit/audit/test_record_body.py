@@ -43,7 +43,7 @@ from gateway.model.verdicts import (
     OpenFile,
     Outcome,
     Rejection,
-    Upstream,
+    ServerOutcome,
 )
 from tests import samples
 from tests.structs import made
@@ -136,7 +136,7 @@ def test_what_differs_is_recorded_differently():
     reason=st.none() | st.sampled_from(Reason),
     upstream=st.none()
     | st.builds(
-        Upstream,
+        ServerOutcome,
         server=texts,
         status=st.integers(0, 599),
         bytes_received=st.integers(0, 1 << 62),

@@ -6,7 +6,7 @@ from gateway.decision import cedar
 from gateway.decision.source import (
     MAX_NESTING,
     MAX_STATEMENT_TOKENS,
-    Place,
+    SourcePosition,
     find_excess,
     find_id_at,
     place_at,
@@ -31,12 +31,12 @@ def test_semicolons_in_strings_and_comments_end_no_statement():
 
 
 def test_a_statement_is_found_by_its_number():
-    assert places_of_statements(TWO) == [Place(2, 1), Place(3, 3)]
+    assert places_of_statements(TWO) == [SourcePosition(2, 1), SourcePosition(3, 3)]
 
 
 def test_lines_and_columns_count_from_one():
-    assert place_at("ab\ncd", 0) == Place(1, 1)
-    assert place_at("ab\ncd", 4) == Place(2, 2)
+    assert place_at("ab\ncd", 0) == SourcePosition(1, 1)
+    assert place_at("ab\ncd", 4) == SourcePosition(2, 2)
 
 
 def test_a_complaint_points_at_what_it_names_in_its_own_statement():
@@ -48,10 +48,10 @@ def test_a_complaint_points_at_what_it_names_in_its_own_statement():
         (7, "of a policy that is not there"),
     ]
     assert places_of_complaints(text, complaints) == [
-        Place(2, 22),
-        Place(2, 1),
-        Place(2, 37),
-        Place(1, 1),
+        SourcePosition(2, 22),
+        SourcePosition(2, 1),
+        SourcePosition(2, 37),
+        SourcePosition(1, 1),
     ]
 
 
@@ -61,11 +61,15 @@ def test_a_complaint_points_at_what_it_names_in_its_own_statement():
         # The error is found at the end of its own policy, although the next one is unfinished.
         (
             '@id("a")\npermit (principal, action, resource) when { 1 = 2 };\n@id("b") permit (principal',
-            Place(2, 47),
+            SourcePosition(2, 47),
             "a",
         ),
-        ('@id("a") permit (principal, action, resource);  @id("b") permit (princpal', Place(1, 74), "b"),
-        ("permit (principal, action, resource);\n@id permit (1);", Place(2, 13), None),
+        (
+            '@id("a") permit (principal, action, resource);  @id("b") permit (princpal',
+            SourcePosition(1, 74),
+            "b",
+        ),
+        ("permit (principal, action, resource);\n@id permit (1);", SourcePosition(2, 13), None),
     ],
 )
 def test_the_policy_that_does_not_parse_is_found_and_its_id(text, place, rule_id):
@@ -86,11 +90,11 @@ def test_rules_are_the_same_by_their_words():
 @pytest.mark.parametrize(
     ("text", "place"),
     [
-        ("permit (principal, action, resource) when { 1 + };", Place(1, 49)),
-        ("permit (principal, action, resource);\npermt (principal, action, resource);", Place(2, 1)),
-        ('permit (principal, action, resource) when { "open };', Place(1, 45)),
-        ("permit (principal, action, resource)\n", Place(1, 37)),
-        ('permit (principal, action, resource) when { ip("x").foo() };', Place(1, 53)),
+        ("permit (principal, action, resource) when { 1 + };", SourcePosition(1, 49)),
+        ("permit (principal, action, resource);\npermt (principal, action, resource);", SourcePosition(2, 1)),
+        ('permit (principal, action, resource) when { "open };', SourcePosition(1, 45)),
+        ("permit (principal, action, resource)\n", SourcePosition(1, 37)),
+        ('permit (principal, action, resource) when { ip("x").foo() };', SourcePosition(1, 53)),
     ],
 )
 def test_a_syntax_error_is_where_reading_breaks_off(text, place):

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.decision.world import CaseQuestion, World, WorldTenant
+from gateway.decision.world import CaseQuestion, CaseWorld, WorldTenant
 from gateway.model.access import ResourceKind
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind, Visibility
 
-WORLD = World(
+WORLD = CaseWorld(
     tenants={
         "acme": WorldTenant(
             own=("acme/*",),

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.delivery.file_answer import (
     MAX_UNHASHED_RANGED_BYTES,
-    Refused,
+    RefusedFile,
     answer_file,
     describe_whole,
     plan_delivery,
@@ -194,7 +194,7 @@ def test_a_file_in_memory_is_answered_like_one_that_is_open(method, headers, blo
     from_disk, from_memory = (
         answer_file(new_receipt(one, method=method, headers=headers)) for one in (opened, held)
     )
-    if isinstance(from_disk, Refused):
+    if isinstance(from_disk, RefusedFile):
         assert from_memory == from_disk
         return
     assert (from_memory.status, from_memory.headers) == (from_disk.status, from_disk.headers)

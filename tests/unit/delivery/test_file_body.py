@@ -11,7 +11,7 @@ from io import UnsupportedOperation
 import pytest
 
 from gateway.delivery import steps
-from gateway.delivery.file_answer import Means, Refused, answer_file
+from gateway.delivery.file_answer import Means, RefusedFile, answer_file
 from gateway.delivery.file_body import Sent
 from gateway.middleware.meter import Meter
 from gateway.middleware.sending import send_answer
@@ -26,7 +26,7 @@ SMALL = b"small enough to be sent at once\n"
 async def deliver(receipt, client, means=None):
     """As a face and what sends its answer do it; what was refused is returned and not sent."""
     answer = answer_file(receipt, means or Means())
-    if isinstance(answer, Refused):
+    if isinstance(answer, RefusedFile):
         return answer
     meter = Meter(0.0)
     scope = {**client.scope, "method": receipt.admission.request.method}
@@ -143,7 +143,7 @@ def test_not_modified_has_no_body_and_the_tag(client, blob_of):
 )
 def test_another_answer_than_the_file_is_left_to_the_caller(header, reason, client, blob_of):
     result = send(blob_of(LARGE).receipt(headers=[header]), client)
-    assert isinstance(result, Refused)
+    assert isinstance(result, RefusedFile)
     assert result.reason is reason
     assert client.messages == []
 

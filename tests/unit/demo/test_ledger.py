@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 
 from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart
-from gateway.demo.ledger import Entry, check_ledger, load_ledger
-from gateway.demo.tour import Step, TourAnswer, Visit
+from gateway.demo.ledger import LoggedAnswer, check_ledger, load_ledger
+from gateway.demo.tour import TourAnswer, TourStep, Visit
 
 ENVELOPE = {"schema": 1, "chain": "c", "seq": 1, "prev": "0", "time": "t", "node": "n"}
 REQUEST = RequestPart(method="GET", route="/v1", client="127.0.0.1")
 
 
 def visit(status, body=b"", record="r"):
-    step = Step(who="acme", path="/v1/x", expected=status, shows="it")
+    step = TourStep(who="acme", path="/v1/x", expected=status, shows="it")
     answer = TourAnswer(status=status, headers=(("cachegate-record", record),), body=body)
     return Visit(step=step, answer=answer, complaints=())
 
@@ -21,12 +21,12 @@ def allow(status=200, sent=3):
     outcome = OutcomeRecord(
         id="o", **ENVELOPE, decision_id="r", ending="complete", status=status, bytes=sent, milliseconds=1.0
     )
-    return Entry(decision=decision, outcome=outcome)
+    return LoggedAnswer(decision=decision, outcome=outcome)
 
 
 def deny(reason):
     decision = DecisionRecord(id="r", **ENVELOPE, decision="deny", reason=reason, request=REQUEST)
-    return Entry(decision=decision, outcome=None)
+    return LoggedAnswer(decision=decision, outcome=None)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_log_that_says_what_the_client_saw_has_no_complaint(seen, entry):
         (visit(200, b"abc"), deny("not-permitted")),
         (visit(200, b"abc"), allow(sent=2)),
         (visit(200, b"abc"), allow(status=206)),
-        (visit(200, b"abc"), Entry(decision=allow().decision, outcome=None)),
+        (visit(200, b"abc"), LoggedAnswer(decision=allow().decision, outcome=None)),
         (visit(404), allow(status=200)),
         (visit(404), deny("revoked-key")),
         (visit(404), deny("no-such-reason")),

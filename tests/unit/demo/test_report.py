@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 from gateway.demo.report import print_curl, print_ledger, print_verdict, print_visits
-from gateway.demo.tour import Step, TourAnswer, Visit
+from gateway.demo.tour import TourAnswer, TourStep, Visit
 
 
 def visit(**more):
-    step = Step(
+    step = TourStep(
         who="acme", path="/v1/models?api_key=cg_demo_secret", expected=400, shows="it", token="cg_demo_x"
     )
     return Visit(step=step, answer=TourAnswer(status=200, headers=(), body=b""), **more)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from gateway.demo.tour import Step, TourAnswer, judge, mistyped, plan_tour, shown_path
+from gateway.demo.tour import TourAnswer, TourStep, judge, mistyped, plan_tour, shown_path
 from gateway.identity.tokens import parse_token
 from gateway.model.errors import Refusal
 
-STEP = Step(who="acme", path="/v1/x", expected=404, shows="it", token="cg_demo_secret", twin="/v1/y")
+STEP = TourStep(who="acme", path="/v1/x", expected=404, shows="it", token="cg_demo_secret", twin="/v1/y")
 
 
 def answer(**more):

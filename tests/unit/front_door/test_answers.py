@@ -19,7 +19,7 @@ from gateway.front_door.answers import (
     pass_headers,
     verify_reported,
 )
-from gateway.front_door.values import Inquiry, Matched, ServerRoute
+from gateway.front_door.values import InferenceRequest, Matched, ServerRoute
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import ModelId
 
@@ -28,7 +28,7 @@ CARS = ModelId("acme/cars-9")
 
 
 def inquiry(*models, document=None, reported=()):
-    return Inquiry(
+    return InferenceRequest(
         matched=Matched(route=ServerRoute(method="POST", path="/infer/classification"), values={}),
         credential=None,
         models=models or (CARS,),

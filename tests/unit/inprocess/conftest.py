@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from gateway.demo.world import World, build_world, demo_settings
+from gateway.demo.world import DemoWorld, build_world, demo_settings
 from gateway.directory.edits.grants import add_grants
 from gateway.directory.edits.keys import create_key, revoke_key
 from gateway.identity.new_keys import KeyOrder, issue_key
@@ -32,7 +32,7 @@ class Installed:
     """Where the installation is, what is in it, and what an operator would do with it."""
 
     settings: Settings
-    world: World
+    world: DemoWorld
 
     def token(self, name: str) -> str:
         return self.world.keys[name].token

@@ -19,7 +19,7 @@ from gateway.delivery.steps import INLINE_BYTES
 from gateway.delivery.unchanged import CutError
 from gateway.faces.route import FaceRoute
 from gateway.guard import Guard
-from gateway.middleware.at_once import AtOnce
+from gateway.middleware.at_once import SynchronousCore
 from gateway.middleware.guard import GuardMiddleware
 from gateway.model.access import Action, Principal, Resource, ResourceKind
 from gateway.model.answers import Answer, FileParts, Span, Streamed
@@ -270,7 +270,7 @@ class Core:
         self.scheduled = []
         self.transfers = Transfers(identity=world, directory=world, clock=world)
         self.routes = routes
-        self.at_once = AtOnce(
+        self.at_once = SynchronousCore(
             guard=world.guard(),
             routes=routes,
             clock=world,

@@ -16,7 +16,7 @@ from gateway.model.names import KeyId, ModelId
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed
 from gateway.model_metadata.caller_metadata import FILES_AT_ONCE, MAX_REMEMBERED_QUERY_BYTES, Offers
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 from tests import samples
 
 MODEL = ModelId("acme/cars/1")
@@ -175,7 +175,7 @@ class Local(Around):
 
     def now(self, who="a", query=QUERY, *, is_wrapped=False):
         return self.offers.weights_now(
-            SimpleNamespace(query=query), about(who), Looks(), is_wrapped=is_wrapped
+            SimpleNamespace(query=query), about(who), SeenOnDisk(), is_wrapped=is_wrapped
         )
 
 

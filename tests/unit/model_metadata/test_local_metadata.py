@@ -15,7 +15,7 @@ from gateway.adapters.sample_cache import SampleModel, sample_directory, write_s
 from gateway.model_metadata import local_metadata
 from gateway.model_metadata.local_metadata import LocalMetadata
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 from gateway.resource.held_listings import HELD_SECONDS, HeldListings
 from gateway.resource.naming import model_directory
 from tests.unit.conftest import ClockBesideFiles
@@ -142,7 +142,7 @@ class KeepingWorld(World):
         return self.root / "offline-weights-registry" / f"{sample_directory(MODEL)}.json"
 
     def kept(self):
-        return self.local.find_now(MODEL, Looks())
+        return self.local.find_now(MODEL, SeenOnDisk())
 
 
 @pytest.fixture
@@ -181,7 +181,9 @@ def test_an_answer_is_not_kept_beyond_a_change(keeping, change):
 def test_an_answer_is_not_kept_beyond_what_others_then_found(keeping):
     asyncio.run(keeping.local.find(MODEL))
     os.utime(keeping.package / "model_config.json")
-    assert asyncio.run(keeping.local._find_packages(MODEL)) is keeping.held.find_manifests(MODEL, Looks())
+    assert asyncio.run(keeping.local._find_packages(MODEL)) is keeping.held.find_manifests(
+        MODEL, SeenOnDisk()
+    )
     assert keeping.kept() is None
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.delivery.file_answer import Refused
+from gateway.delivery.file_answer import RefusedFile
 from gateway.middleware.meter import Meter
 from gateway.middleware.sending import send_answer
 from gateway.model.errors import Reason, Unavailable
@@ -65,7 +65,7 @@ async def send_by(relay, *, method="GET", headers=(), md5="0" * 32, is_gone=Fals
         await asyncio.sleep(0)
 
     answer = await relay.answer(receipt)
-    if isinstance(answer, Refused):
+    if isinstance(answer, RefusedFile):
         return answer, None, b""
     meter = Meter(0.0)
     await send_answer(answer, receipt, meter, {"method": admission.request.method}, receive, send)
@@ -118,7 +118,7 @@ def test_a_part_is_passed_on_as_it_was_asked_for():
 
 def test_a_range_beyond_the_end_is_the_clients_to_correct():
     result, head, _ = sent(Storage(GET=(416, {b"content-range": b"bytes */4"}, [])), headers=RANGE)
-    assert isinstance(result, Refused)
+    assert isinstance(result, RefusedFile)
     assert (result.reason, result.headers) == (
         Reason.RANGE_NOT_SATISFIABLE,
         ((b"content-range", b"bytes */4"),),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.model.errors import Reason, Refusal, Silence, Unavailable
+from gateway.model.errors import ProviderSilentError, Reason, Refusal, Unavailable
 from gateway.model.stamps import Stamp
 from gateway.model_metadata import sources
 from gateway.model_metadata.sources import Metadata
@@ -16,7 +16,7 @@ from gateway.platform.upstream import ProviderReply
 STAMP = Stamp(1, ())
 SAID = ProviderReply(what=b"said", is_local=False, stamp=STAMP)
 REMEMBERED = ProviderReply(what=b"said", is_local=False, stamp=STAMP, is_remembered=True)
-SILENCE = Silence("gone")
+SILENCE = ProviderSilentError("gone")
 
 
 class World:
@@ -58,14 +58,14 @@ def test_the_cache_speaks_while_nobody_answers_and_the_time_is_not_used_up(world
     world.now += 59
     assert world.stat(SILENCE)
     world.now += 1
-    with pytest.raises(Silence):
+    with pytest.raises(ProviderSilentError):
         world.stat(SILENCE)
     assert not world.stat(SAID)
     assert world.stat(SILENCE)
 
 
 def test_it_does_not_for_a_tenant_without_a_degraded_mode(world):
-    with pytest.raises(Silence):
+    with pytest.raises(ProviderSilentError):
         world.stat(SILENCE, degraded_seconds=0.0)
 
 
@@ -88,14 +88,14 @@ def test_neither_what_another_key_is_told_nor_what_is_remembered_ends_a_silence(
     world.now += 59
     world.stat(said, key)
     world.now += 1
-    with pytest.raises(Silence):
+    with pytest.raises(ProviderSilentError):
         world.stat(SILENCE)
 
 
 def test_a_silence_began_when_anybody_met_it_first(world):
     assert world.stat(SILENCE)
     world.now += 60
-    with pytest.raises(Silence):
+    with pytest.raises(ProviderSilentError):
         world.stat(SILENCE, "key_2")
     world.stat(SAID, "key_3")
     assert world.stat(SILENCE, "key_4")
@@ -104,7 +104,7 @@ def test_a_silence_began_when_anybody_met_it_first(world):
 def test_what_is_known_of_silences_is_bounded(world, monkeypatch):
     monkeypatch.setattr(sources, "MAX_SILENCES", 1)
     assert world.stat(SILENCE)
-    with pytest.raises(Silence):
+    with pytest.raises(ProviderSilentError):
         world.stat(SILENCE, "key_2")
     assert world.stat(SILENCE)
 

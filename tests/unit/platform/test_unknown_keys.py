@@ -8,7 +8,7 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import encode
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import KeyId, ModelId
-from gateway.model.rulings import Ending
+from gateway.model.rulings import EndMark
 from gateway.model.stamps import Leaf
 from gateway.platform.budget import Budget
 from gateway.platform.unknown_keys import LEAST_SECONDS, UnknownKeys
@@ -40,7 +40,7 @@ class World:
     def end(self, name):
         """A webhook's ending, as this worker receives it."""
         self.generation += 1
-        self.leaves[name] = Leaf(name, encode(Ending(generation=self.generation)))
+        self.leaves[name] = Leaf(name, encode(EndMark(generation=self.generation)))
 
     async def deny(self, reason=REFUSED, *, key=KEY, model=CARS, seconds=10.0):
         start = await self.unknown_keys.take_start(self.generation)

@@ -18,10 +18,10 @@ from gateway.model.access import Access, Action, Credential, Resource, ResourceK
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import Facts, PolicySet, Scope
 from gateway.model.names import KeyId, ModelId
-from gateway.model.rulings import Ending
+from gateway.model.rulings import EndMark
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
-from gateway.platform.inquiry import Inquiry
+from gateway.platform.inquiry import ProviderRequest
 from gateway.platform.upstream import (
     ATTEMPTS,
     PARSED_HERE_BYTES,
@@ -89,7 +89,7 @@ def inquiry(key_id="key_0123456789ab", query=b"modelId=acme%2Fcars%2F1", headers
     principal = samples.principal(key_id=KeyId(key_id), scopes=frozenset({Scope.READ}))
     resource = Resource(kind=ResourceKind.MODEL, model=MODEL)
     request = samples.wire_request(raw_path=PATH.encode(), query=query, headers=headers, route=PATH)
-    return Inquiry(
+    return ProviderRequest(
         request=request,
         allowed=allowed(Access(principal=principal, action=Action.DISCOVER, resource=resource)),
         question=parse_question(query),
@@ -233,7 +233,7 @@ class Endings:
 
     def end(self, about):
         self.applied += 1
-        self.records[about] = encode(Ending(generation=self.applied))
+        self.records[about] = encode(EndMark(generation=self.applied))
 
 
 ENDED = {

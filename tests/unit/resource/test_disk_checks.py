@@ -7,7 +7,7 @@ import os
 import pytest
 
 from gateway.model.pins import identity_of
-from gateway.resource.disk_checks import RELIABLE_AFTER_SECONDS, Looks, are_reliable, find_identity
+from gateway.resource.disk_checks import RELIABLE_AFTER_SECONDS, SeenOnDisk, are_reliable, find_identity
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def become_link(path):
 )
 def test_whatever_changed_at_a_path_is_seen(change, file):
     made = check(file)
-    assert Looks().agree([made])
+    assert SeenOnDisk().agree([made])
     change(file)
-    assert not Looks().agree([made])
+    assert not SeenOnDisk().agree([made])
 
 
 def test_an_identity_is_device_inode_size_and_both_times(file):
@@ -75,26 +75,26 @@ def test_a_link_is_followed_only_where_the_check_says_so(file, tmp_path):
     other.write_bytes(b"content")
     link.unlink()
     link.symlink_to(other)
-    assert not Looks().agree([of_link])
-    assert not Looks().agree([of_target])
+    assert not SeenOnDisk().agree([of_link])
+    assert not SeenOnDisk().agree([of_target])
 
 
 def test_nothing_can_be_seen_where_there_is_nothing(file, tmp_path):
     assert find_identity(str(tmp_path / "none"), follows=True) is None
     assert find_identity(str(file / "below"), follows=False) is None
-    assert not Looks().agree([(str(tmp_path / "none"), True, (1, 2, 3, 4, 5))])
+    assert not SeenOnDisk().agree([(str(tmp_path / "none"), True, (1, 2, 3, 4, 5))])
 
 
 def test_what_was_seen_once_is_not_looked_at_again_and_both_ways_of_looking_are_kept_apart(file, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(file)
-    followed, itself, looks = check(link, follows=True), check(link), Looks()
+    followed, itself, looks = check(link, follows=True), check(link), SeenOnDisk()
     assert looks.agree([followed])
-    assert Looks().agree([followed, itself])
+    assert SeenOnDisk().agree([followed, itself])
     link.unlink()
     assert looks.agree([followed])
     assert not looks.agree([itself])
-    assert not Looks().agree([followed])
+    assert not SeenOnDisk().agree([followed])
 
 
 def test_one_path_that_differs_is_enough(file, tmp_path):
@@ -102,9 +102,9 @@ def test_one_path_that_differs_is_enough(file, tmp_path):
     other.write_bytes(b"1")
     checks = [check(file), check(other)]
     other.unlink()
-    assert not Looks().agree(checks)
-    assert not Looks().agree(reversed(checks))
-    assert Looks().agree(checks[:1])
+    assert not SeenOnDisk().agree(checks)
+    assert not SeenOnDisk().agree(reversed(checks))
+    assert SeenOnDisk().agree(checks[:1])
 
 
 @pytest.mark.parametrize(

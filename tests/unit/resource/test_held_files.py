@@ -15,7 +15,7 @@ from gateway.delivery.file_answer import describe_whole
 from gateway.model.stamps import Leaf
 from gateway.model.verdicts import HeldFile
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 from gateway.resource.held_files import HELD_SECONDS, MAX_FILE_BYTES, HeldFiles
 from gateway.resource.safe_open import open_regular
 from tests.unit.conftest import ClockBesideFiles
@@ -319,11 +319,11 @@ def test_a_blob_is_found_by_its_digest_within_its_package_for_as_long_as_it_is_c
 
 def test_what_was_seen_in_one_iteration_serves_all_of_it_and_no_other(place):
     place.hold()
-    looks = Looks()
+    looks = SeenOnDisk()
     assert place.held.find(*NAME, looks) is not None
     place.link.unlink()
     assert place.held.find(*NAME, looks) is not None
-    assert place.held.find(*NAME, Looks()) is None
+    assert place.held.find(*NAME, SeenOnDisk()) is None
 
 
 @pytest.mark.parametrize("is_large", [False, True])

@@ -13,7 +13,7 @@ from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.model.access import Page
 from gateway.model_metadata.local_metadata import BOUNDS
 from gateway.resource.catalogue import CatalogueSettings, DiskCatalogue
-from gateway.resource.disk_checks import Looks
+from gateway.resource.disk_checks import SeenOnDisk
 from gateway.resource.held_listings import HELD_SECONDS, MAX_CHECKS, HeldListings
 from gateway.resource.naming import model_directory
 from tests.unit.conftest import ClockBesideFiles
@@ -46,7 +46,7 @@ class Place:
         return listing
 
     def find(self, page=PAGE):
-        return self.held.find_listing(MODEL, "p000", page, Looks())
+        return self.held.find_listing(MODEL, "p000", page, SeenOnDisk())
 
     def hold_packages(self, *, between=None):
         before = self.held.look_at_model(MODEL)
@@ -57,7 +57,7 @@ class Place:
         return packages
 
     def find_packages(self):
-        return self.held.find_packages(MODEL, Looks())
+        return self.held.find_packages(MODEL, SeenOnDisk())
 
     def hold_manifests(self, *, bounds=BOUNDS, between=None):
         before = self.held.look_at_model(MODEL)
@@ -68,7 +68,7 @@ class Place:
         return found
 
     def find_manifests(self):
-        return self.held.find_manifests(MODEL, Looks())
+        return self.held.find_manifests(MODEL, SeenOnDisk())
 
     @property
     def blob(self):
@@ -96,8 +96,8 @@ def test_pages_and_packages_and_models_are_kept_apart(place):
     place.hold()
     assert place.find(Page(after=None, limit=99)) is None
     assert place.find(Page(after="f000.bin", limit=100)) is None
-    assert place.held.find_listing(MODEL, "p001", PAGE, Looks()) is None
-    assert place.held.find_listing("acme/cars/2", "p000", PAGE, Looks()) is None
+    assert place.held.find_listing(MODEL, "p001", PAGE, SeenOnDisk()) is None
+    assert place.held.find_listing("acme/cars/2", "p000", PAGE, SeenOnDisk()) is None
     assert place.find_packages() is None
 
 
@@ -222,7 +222,7 @@ def test_a_model_that_is_not_there_is_not_held(place):
 
 
 def test_what_was_seen_in_one_iteration_serves_all_of_it_and_no_other(place):
-    listing, looks = place.hold(), Looks()
+    listing, looks = place.hold(), SeenOnDisk()
     assert place.held.find_listing(MODEL, "p000", PAGE, looks) is listing
     rewrite_quietly(place)
     assert place.held.find_listing(MODEL, "p000", PAGE, looks) is listing
@@ -238,7 +238,7 @@ def test_manifests_are_given_as_they_were_read(place):
     assert place.find_manifests() is found
     assert [one.package for one in found.packages] == ["p000", "p001"]
     assert place.find_packages() is None
-    assert place.held.find_manifests("acme/cars/2", Looks()) is None
+    assert place.held.find_manifests("acme/cars/2", SeenOnDisk()) is None
 
 
 @pytest.mark.parametrize("change", OF_A_PACKAGE + OF_A_FILE)

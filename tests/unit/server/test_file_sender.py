@@ -19,11 +19,11 @@ import uvloop
 
 from gateway.server import file_span
 from gateway.server.file_sender import FileSender
-from gateway.server.file_span import Looks, is_in_memory
+from gateway.server.file_span import RangeCallbacks, is_in_memory
 from gateway.server.kernel_queue import MAX_UNSENT_BYTES, MAX_UNSENT_FILE_BYTES, bound_the_kernel
 from gateway.server.send_queue import SendQueue
 
-unheard = Looks(on_sent=lambda _: None)
+unheard = RangeCallbacks(on_sent=lambda _: None)
 CONTENT = random.Random(11).randbytes(9 << 20)  # more than the buffers between two sockets
 
 
@@ -112,7 +112,7 @@ def test_a_range_arrives_whole_after_what_was_written_before_it(file):
             steps = []
             server.transport.write(b"head" * 100_000)  # more than the kernel takes at once
             sending = asyncio.create_task(
-                server.sender.send(file, 1000, len(CONTENT) - 2000, Looks(on_sent=steps.append))
+                server.sender.send(file, 1000, len(CONTENT) - 2000, RangeCallbacks(on_sent=steps.append))
             )
             received = await read(client, 400_000 + len(CONTENT) - 2000)
             await sending
@@ -130,7 +130,7 @@ def test_a_client_that_reads_nothing_holds_up_its_own_transfer_alone(file):
         async with connected() as (stopped, _), connected() as (server, client):
             steps = []
             waiting = asyncio.create_task(
-                stopped.sender.send(file, 0, len(CONTENT), Looks(on_sent=steps.append))
+                stopped.sender.send(file, 0, len(CONTENT), RangeCallbacks(on_sent=steps.append))
             )
             sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), unheard))
             received = await read(client, len(CONTENT))
@@ -170,7 +170,7 @@ def test_a_transfer_that_is_cancelled_leaves_the_connection_to_others(file):
         async with connected() as (server, client):
             steps = []
             sending = asyncio.create_task(
-                server.sender.send(file, 0, len(CONTENT), Looks(on_sent=steps.append))
+                server.sender.send(file, 0, len(CONTENT), RangeCallbacks(on_sent=steps.append))
             )
             received = await read(client, 10_000)
             sending.cancel()
@@ -192,7 +192,9 @@ def test_a_file_that_ends_before_the_range_does_is_no_whole_answer(file):
         async with connected() as (server, client):
             os.truncate(f"/proc/self/fd/{file}", 1 << 20)
             sent = []
-            sending = asyncio.create_task(server.sender.send(file, 0, 2 << 20, Looks(on_sent=sent.append)))
+            sending = asyncio.create_task(
+                server.sender.send(file, 0, 2 << 20, RangeCallbacks(on_sent=sent.append))
+            )
             received = await read(client, 1 << 20)
             with pytest.raises(EOFError):
                 await sending
@@ -215,7 +217,7 @@ def test_after_a_wait_it_is_looked_anew_whether_the_file_is_in_memory(file, monk
     async def test():
         async with connected() as (server, client):
             steps = []
-            looks = Looks(on_sent=steps.append)
+            looks = RangeCallbacks(on_sent=steps.append)
             sending = asyncio.create_task(server.sender.send(file, 0, len(CONTENT), looks))
             await asyncio.sleep(0.2)  # until the buffers are full
             waited_at = sum(steps)
@@ -261,7 +263,7 @@ def test_a_file_is_looked_at_before_each_step_and_once_more_after_the_last(file)
                     file,
                     0,
                     2 << 20,
-                    Looks(on_sent=lambda _: seen.append("sent"), verify=lambda: seen.append("look")),
+                    RangeCallbacks(on_sent=lambda _: seen.append("sent"), verify=lambda: seen.append("look")),
                 )
             )
             await read(client, 2 << 20)
@@ -286,7 +288,9 @@ def test_a_check_that_finds_a_change_ends_the_range(file):
                     raise ChangedError
 
             with pytest.raises(ChangedError):
-                await server.sender.send(file, 0, len(CONTENT), Looks(on_sent=steps.append, verify=verify))
+                await server.sender.send(
+                    file, 0, len(CONTENT), RangeCallbacks(on_sent=steps.append, verify=verify)
+                )
             return sum(steps), await read(client, sum(steps))
 
     sent, received = run(test)
@@ -348,7 +352,7 @@ class Watch:
 
 def watched(steps, after):
     watch = Watch(steps, after)
-    return watch, Looks(on_sent=steps.append, watch=watch)
+    return watch, RangeCallbacks(on_sent=steps.append, watch=watch)
 
 
 @pytest.mark.parametrize("after", [0, 1, 3])

@@ -11,7 +11,7 @@ from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.model.errors import Conflict
 from gateway.model.names import Md5
-from gateway.model.pins import Cause, Measured
+from gateway.model.pins import Measured, QuarantineCause
 
 BLOB = Md5("ab" * 16)
 GOOD = Measured(identity=(1, 2, 15, 3, 4), md5=BLOB, sha256="cd" * 32)
@@ -81,7 +81,7 @@ async def test_a_record_that_does_not_parse_is_left_to_deny(pin, corrupt, store)
 async def test_another_content_of_the_same_name_is_quarantined_and_the_pin_kept(pin, quarantine, listing):
     await pin((BLOB, GOOD))
     found = await quarantine(COLLISION)
-    assert found.quarantine.cause is Cause.NOT_ITS_PIN
+    assert found.quarantine.cause is QuarantineCause.NOT_ITS_PIN
     held = await listing.find_pin(BLOB)
     assert (held.sha256, held.quarantine.since) == (GOOD.sha256, 8.0)
     assert held.quarantine.found_sha256 == COLLISION.sha256
@@ -91,7 +91,7 @@ async def test_another_content_of_the_same_name_is_quarantined_and_the_pin_kept(
 async def test_a_content_that_never_was_its_name_leaves_nothing_to_trust(quarantine, listing):
     await quarantine(OTHER)
     held = await listing.find_pin(BLOB)
-    assert (held.sha256, held.quarantine.cause) == (None, Cause.NOT_ITS_NAME)
+    assert (held.sha256, held.quarantine.cause) == (None, QuarantineCause.NOT_ITS_NAME)
 
 
 async def test_nothing_is_quarantined_for_a_content_that_is_right(pin, quarantine, listing):
@@ -120,7 +120,7 @@ async def test_a_release_keeps_the_pin_that_was_there(pin, quarantine, run, list
     assert (await listing.find_pin(BLOB)).sha256 == GOOD.sha256
     assert await listing.list_quarantined() == []
     assert not (await run(release_blob, md5=BLOB)).is_changed
-    assert (await quarantine(COLLISION)).quarantine.cause is Cause.NOT_ITS_PIN
+    assert (await quarantine(COLLISION)).quarantine.cause is QuarantineCause.NOT_ITS_PIN
 
 
 async def test_after_a_release_without_a_pin_good_content_is_pinned(pin, quarantine, run, listing):

@@ -12,12 +12,14 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import UnreadableRecordError, decode_pin, encode
 from gateway.model.errors import Reason, Refusal
 from gateway.model.names import Md5
-from gateway.model.pins import Cause, Pin, Quarantine
+from gateway.model.pins import Pin, Quarantine, QuarantineCause
 from gateway.model.stamps import Leaf
 
 BLOB = Md5("ab" * 16)
 PIN = Pin(md5=BLOB, sha256="cd" * 32, size=15, pinned_at=7.5, generation=3, source="worker:n:1")
-HELD = replace(PIN, quarantine=Quarantine(cause=Cause.NOT_ITS_PIN, since=8.5, found_sha256="ef" * 32))
+HELD = replace(
+    PIN, quarantine=Quarantine(cause=QuarantineCause.NOT_ITS_PIN, since=8.5, found_sha256="ef" * 32)
+)
 
 
 class Remembered:

@@ -45,8 +45,8 @@ from gateway.model.facts import (
     Visibility,
 )
 from gateway.model.names import FileHandle, GroupName, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
-from gateway.model.pins import Cause, Pin, Quarantine
-from gateway.model.rulings import Ending, Ruling
+from gateway.model.pins import Pin, Quarantine, QuarantineCause
+from gateway.model.rulings import EndMark, Ruling
 
 DIGEST = bytes(range(32))
 ACME, CARS, KEY_ID = TenantId("acme"), ModelId("acme/cars/1"), KeyId("key_0000000000aB")
@@ -104,7 +104,7 @@ HELD_PIN = Pin(
     sha256=None,
     size=15,
     pinned_at=7.5,
-    quarantine=Quarantine(cause=Cause.NOT_ITS_PIN, since=8.5, found_sha256="ef" * 32),
+    quarantine=Quarantine(cause=QuarantineCause.NOT_ITS_PIN, since=8.5, found_sha256="ef" * 32),
 )
 RULING = Ruling(key_id=KEY_ID, model=CARS, reason=Reason.PERMITTED, until=160.5, asked=7, generation=8)
 STANDING = Ruling(key_id=KEY_ID, model=None, reason=Reason.USAGE_PAUSED, until=1.0, asked=0)
@@ -211,7 +211,7 @@ RECORDS = {
     ),
     "an ending": (
         12,
-        lambda generation: encode(Ending(generation=generation)),
+        lambda generation: encode(EndMark(generation=generation)),
         decode_ending,
         "930a010c",
     ),

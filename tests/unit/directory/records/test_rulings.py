@@ -14,7 +14,7 @@ from gateway.directory.records.codec import (
 )
 from gateway.model.errors import Reason
 from gateway.model.names import KeyId, ModelId
-from gateway.model.rulings import DENIALS, Ending, Ruling
+from gateway.model.rulings import DENIALS, EndMark, Ruling
 
 KEY, CARS = KeyId("key_000000000001"), ModelId("acme/cars/1")
 ALLOW = Ruling(key_id=KEY, model=CARS, reason=Reason.PERMITTED, until=160.5, asked=7, generation=8)
@@ -58,8 +58,8 @@ def test_a_row_of_another_length_is_unreadable(change):
 
 
 def test_an_ending_comes_back_as_it_was_and_is_no_ruling():
-    assert decode_ending(encode(Ending(generation=12))) == 12
+    assert decode_ending(encode(EndMark(generation=12))) == 12
     with pytest.raises(UnreadableRecordError):
-        decode_ruling(encode(Ending(generation=12)), KEY, CARS)
+        decode_ruling(encode(EndMark(generation=12)), KEY, CARS)
     with pytest.raises(UnreadableRecordError):
         decode_ending(encode(ALLOW))

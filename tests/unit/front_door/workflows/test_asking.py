@@ -8,7 +8,7 @@ import pytest
 
 from gateway.front_door.matching import match
 from gateway.front_door.table import load_table
-from gateway.front_door.values import Inquiry
+from gateway.front_door.values import InferenceRequest
 from gateway.front_door.workflows.asking import (
     Purpose,
     find_document,
@@ -28,7 +28,7 @@ WORKFLOW = {"steps": []}
 
 
 def inquiry(path, document):
-    return Inquiry(
+    return InferenceRequest(
         matched=match(TABLE, "POST", path.encode()),
         credential=Credential("k"),
         models=(),

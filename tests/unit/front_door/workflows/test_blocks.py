@@ -8,7 +8,7 @@ import pytest
 
 from gateway.front_door.matching import match
 from gateway.front_door.table import load_table
-from gateway.front_door.values import Inquiry
+from gateway.front_door.values import InferenceRequest
 from gateway.front_door.workflows.blocks import BlockAnswers, read_question
 from gateway.model.access import Credential
 from gateway.model.errors import Reason, Refusal
@@ -18,7 +18,7 @@ DESCRIBE = "/workflows/blocks/describe"
 
 
 def read(method, path, document=None):
-    inquiry = Inquiry(
+    inquiry = InferenceRequest(
         matched=match(TABLE, method, path.encode()),
         credential=Credential("k"),
         models=(),
