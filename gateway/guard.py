@@ -327,13 +327,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
                     resource=_named(models[0]) if models else None,
                     action=Action.INFER if models else Action.IDENTIFY,
-                    told=failure.told if isinstance(failure, Refusal) else None,
+                    client_detail=failure.client_detail if isinstance(failure, Refusal) else None,
                 )
             ]
         verdicts = [one.verdict for one in judged]
         denied = [one for one in verdicts if isinstance(one, Denied)]
         if denied:
-            return [_rejection(request, one, needed.told.get(one.access.action)) for one in denied]
+            return [_rejection(request, one, needed.client_detail.get(one.access.action)) for one in denied]
         return [
             Admission(
                 request=request,
@@ -413,7 +413,9 @@ async def _run(steps: Steps) -> Weighed:
 def _declined(weighed: Weighed, record_id: str) -> Declined:
     if not isinstance(weighed, Rejection):
         raise TypeError("an allow has a receipt")
-    return Declined(reason=weighed.reason, record_id=record_id, meant=weighed.meant, told=weighed.told)
+    return Declined(
+        reason=weighed.reason, record_id=record_id, meant=weighed.meant, client_detail=weighed.client_detail
+    )
 
 
 def _named(model: ModelId) -> Resource:
@@ -437,7 +439,7 @@ def _identification(principal: Principal) -> Access:
     return Access(principal=principal, action=Action.IDENTIFY, resource=Resource(kind=ResourceKind.SELF))
 
 
-def _rejection(request: WireRequest, denied: Denied, told: str | None = None) -> Rejection:
+def _rejection(request: WireRequest, denied: Denied, client_detail: str | None = None) -> Rejection:
     return Rejection(
         request=request,
         reason=denied.reason,
@@ -447,7 +449,7 @@ def _rejection(request: WireRequest, denied: Denied, told: str | None = None) ->
         model=denied.model,
         policies=denied.policies,
         stamp=denied.stamp,
-        told=told,
+        client_detail=client_detail,
     )
 
 

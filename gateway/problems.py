@@ -26,7 +26,7 @@ UNRECORDED = "00000000-0000-0000-0000-000000000000"
 """Sent in place of a record id when the audit log itself has failed: same length, but no record."""
 
 
-MAX_TOLD_CHARACTERS = 600
+MAX_DETAIL_CHARACTERS = 600
 """Of what is said of the caller's own request: it may repeat names from it."""
 
 
@@ -50,13 +50,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         headers = self._described if not more else self._described.and_also(*more)
         return Answer(self.status, headers, body)
 
-    def answer_telling(self, told: str, record_id: str, *more: tuple[bytes, bytes]) -> Answer:
+    def answer_with_detail(self, client_detail: str, record_id: str, *more: tuple[bytes, bytes]) -> Answer:
         """The same with what of the caller's own request is the cause. Not remembered: texts differ."""
         document = {
             "type": f"urn:cachegate:problem:{self.kind}",
             "title": self.title,
             "status": self.status,
-            "detail": f"{self.detail} {told[:MAX_TOLD_CHARACTERS]}",
+            "detail": f"{self.detail} {client_detail[:MAX_DETAIL_CHARACTERS]}",
             "record": record_id,
         }
         body = msgspec.json.encode(document) + b"\n"
@@ -668,7 +668,7 @@ _WITH_WORKFLOWS = {
 }
 
 
-def problem_telling(reason: Reason, route: str) -> Problem:
+def problem_with_detail(reason: Reason, route: str) -> Problem:
     """The problem where what of the caller's own request is the cause is told beside it."""
     return _WITH_WORKFLOWS.get(reason) or problem_of(reason, route)
 

@@ -138,7 +138,7 @@ class WorkflowRequest(_ToOneServer):
             models=needs.models,
             projects=needs.projects,
             actions=needs.actions,
-            told={
+            client_detail={
                 action: f"The tenant is not allowed {action}, which these steps need: {', '.join(steps)}."
                 for action, steps in needs.steps.items()
             },
@@ -169,12 +169,14 @@ def verify_permissible(needs: Needs, principal: Principal, server: BalancedServe
     if server.tenant == principal.tenant:
         return
     if needs.stateful_models:
-        told = f"{needs.stateful_models[0]} keeps what it was told to look for. Ask it on its own route."
-        raise refused(Reason.SHARED_SERVER, told)
+        client_detail = (
+            f"{needs.stateful_models[0]} keeps what it was told to look for. Ask it on its own route."
+        )
+        raise refused(Reason.SHARED_SERVER, client_detail)
     shared = sorted(OWN_SERVER_ONLY.intersection(needs.actions))
     if shared:
-        told = f"It needs {', '.join(shared)}: {', '.join(needs.steps[shared[0]])}."
-        raise refused(Reason.SHARED_SERVER, told)
+        client_detail = f"It needs {', '.join(shared)}: {', '.join(needs.steps[shared[0]])}."
+        raise refused(Reason.SHARED_SERVER, client_detail)
 
 
 class BlocksRequest(_ToOneServer):

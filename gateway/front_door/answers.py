@@ -125,7 +125,9 @@ def error_answer(
     is_for_client = problem not in (INFERENCE_NO_ACCESS, INFERENCE_LATER)
     message = _message(body, inquiry, hidden) if is_for_client else None
     return (
-        problem.answer(record) if message is None else problem.answer_telling(f"It says: {message}", record)
+        problem.answer(record)
+        if message is None
+        else problem.answer_with_detail(f"It says: {message}", record)
     )
 
 

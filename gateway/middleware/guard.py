@@ -429,7 +429,7 @@ def _with_key(request: WireRequest, credential: Credential) -> WireRequest:
 
 
 def _rejected(request: WireRequest, refusal: Refusal) -> Rejection:
-    return Rejection(request=request, reason=refusal.reason, told=refusal.told)
+    return Rejection(request=request, reason=refusal.reason, client_detail=refusal.client_detail)
 
 
 def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> bytes | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.model.errors import Reason
 from gateway.model.routes import ForwardedRoute, GuardedRoute
-from gateway.problems import problem_of, problem_telling
+from gateway.problems import problem_of, problem_with_detail
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,11 +26,11 @@ def answer_refused(declined: Declined, request: WireRequest, route: Declared | N
     more: tuple[tuple[bytes, bytes], ...] = ()
     if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
         more = ((b"allow", ", ".join(_methods_of(route, request)).encode()),)
-    if declined.told is None:
+    if declined.client_detail is None:
         answer = problem_of(declined.reason, meant or request.route).answer(declined.record_id, *more)
     else:
-        problem = problem_telling(declined.reason, meant or request.route)
-        answer = problem.answer_telling(declined.told, declined.record_id, *more)
+        problem = problem_with_detail(declined.reason, meant or request.route)
+        answer = problem.answer_with_detail(declined.client_detail, declined.record_id, *more)
     return answer if guarded is None or guarded.answer_refusal is None else guarded.answer_refusal(answer)
 
 

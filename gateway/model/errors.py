@@ -249,14 +249,14 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
         *,
         key_id: str | None = None,
         tenant: str | None = None,
-        told: str | None = None,
+        client_detail: str | None = None,
     ) -> None:
         super().__init__(reason.value)
         self.reason = reason
         self.key_id = key_id
         self.tenant = tenant
         self.stands_on_facts = False  # whatever its reason: facts said so, which may be old without a lease
-        self.told = told
+        self.client_detail = client_detail
 
 
 class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names

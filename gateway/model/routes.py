@@ -92,7 +92,7 @@ class Needed(msgspec.Struct, frozen=True, kw_only=True):
     models: tuple[ModelId, ...]
     projects: tuple[ModelId, ...] = ()  # decided as models are; loading them is not asked about
     actions: tuple[Action, ...] = ()  # on the caller's own tenant
-    told: dict[Action, str] = {}
+    client_detail: dict[Action, str] = {}
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):

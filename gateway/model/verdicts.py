@@ -187,7 +187,9 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     claimed_tenant: str | None = None  # the owner of that key
     stamp: Stamp | None = None
     meant: str | None = None  # the template of the wrapped route, if the request's own route wraps another
-    told: str | None = None  # for the client alone: what of its own request is the cause; never recorded
+    client_detail: str | None = (
+        None  # for the client alone: what of its own request is the cause; never recorded
+    )
 
 
 class Declined(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -196,7 +198,7 @@ class Declined(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: Reason
     record_id: str
     meant: str | None = None
-    told: str | None = None
+    client_detail: str | None = None
 
 
 class Ending(StrEnum):

@@ -72,7 +72,7 @@ class _Cause(msgspec.Struct, frozen=True):
     """Why a text is refused, whoever sends it."""
 
     reason: Reason
-    told: str | None
+    client_detail: str | None
 
 
 class Describer:
@@ -106,7 +106,7 @@ class Describer:
             found = await self._asking.run(place, work)
             self.memory.put(place, found)
         if isinstance(found, _Cause):
-            raise Refusal(found.reason, told=found.told)
+            raise Refusal(found.reason, client_detail=found.client_detail)
         return found
 
     def forget(self, server: BalancedServer) -> None:
@@ -147,7 +147,7 @@ class Describer:
         try:
             return parse_workload(answer, specification)
         except Refusal as refusal:
-            return _Cause(refusal.reason, refusal.told)
+            return _Cause(refusal.reason, refusal.client_detail)
 
     async def _ask(
         self, server: BalancedServer, question: Outbound, principal: Principal
@@ -206,7 +206,7 @@ def _message(body: bytes) -> str | None:
 def _held_bytes(place: Place, found: Workload | _Cause) -> int:
     held = _ENTRY_BYTES + sum(map(getsizeof, place))
     if isinstance(found, _Cause):
-        return held + getsizeof(found.told)
+        return held + getsizeof(found.client_detail)
     for step in found.steps:
         names = (step.name, step.block_type, *step.models, *step.projects, *step.operations)
         held += _STEP_BYTES + sum(map(getsizeof, names))

@@ -66,8 +66,8 @@ def find_needs(
     if specification.has_python:
         steps.setdefault(Action.CUSTOM_PYTHON, {}).setdefault("dynamic_blocks_definitions", None)
     if len(models) + len(projects) > MAX_NEEDED:
-        told = f"The workflow uses more than {MAX_NEEDED} models and projects."
-        raise refused(Reason.MALFORMED_WORKFLOW, told)
+        client_detail = f"The workflow uses more than {MAX_NEEDED} models and projects."
+        raise refused(Reason.MALFORMED_WORKFLOW, client_detail)
     return Needs(
         models=tuple(models),
         projects=tuple(projects),
@@ -88,8 +88,8 @@ class _Reader:
             return self.name(f"Step {step.name}", written)
         form = self._table.workflows.selectors.get(step.block_type)
         if form is None:
-            told = f"Which model step {step.name} loads for {written} is not known here."
-            raise refused(Reason.UNKNOWN_WORKLOAD, told)
+            client_detail = f"Which model step {step.name} loads for {written} is not known here."
+            raise refused(Reason.UNKNOWN_WORKLOAD, client_detail)
         return self._parsed(f"Step {step.name}", form.replace("{value}", self._value(written)))
 
     def name(self, who: str, written: str) -> ModelId:
@@ -99,8 +99,8 @@ class _Reader:
     def action(self, step: StepWork, operation: str) -> Action | None:
         """What has to be permitted for an operation; None for a harmless one."""
         if operation not in self._table.workflows.operations:
-            told = f"Step {step.name} does something that is not known here."
-            raise refused(Reason.UNKNOWN_WORKLOAD, told)
+            client_detail = f"Step {step.name} does something that is not known here."
+            raise refused(Reason.UNKNOWN_WORKLOAD, client_detail)
         action = self._table.workflows.operations[operation]
         return Action.CUSTOM_PYTHON if operation == PYTHON else (action and Action(action)) or None
 
@@ -112,13 +112,13 @@ class _Reader:
             raise refused(Reason.UNKNOWN_WORKLOAD, f"What {selector} stands for is only known when it runs.")
         value = self._inputs.get(name, declared.default)
         if not isinstance(value, str) or value.startswith("$"):
-            told = f"The value of {selector} is not one text, and has no default that is one."
-            raise refused(Reason.UNKNOWN_WORKLOAD, told)
+            client_detail = f"The value of {selector} is not one text, and has no default that is one."
+            raise refused(Reason.UNKNOWN_WORKLOAD, client_detail)
         return value
 
     def _parsed(self, who: str, text: str) -> ModelId:
         try:
             return parse_served_id(text)
         except BadNameError:
-            told = f"{who} names a model or project with an id that is refused on all routes."
-            raise refused(Reason.MALFORMED_WORKFLOW, told) from None
+            client_detail = f"{who} names a model or project with an id that is refused on all routes."
+            raise refused(Reason.MALFORMED_WORKFLOW, client_detail) from None

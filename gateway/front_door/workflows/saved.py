@@ -177,8 +177,8 @@ class _Resolution:
         definition = step.get("workflow_definition")
         if names is not None:
             if definition:
-                told = f"Step {step['name']} names a saved workflow beside one of its own."
-                raise refused(Reason.MALFORMED_WORKFLOW, told)
+                client_detail = f"Step {step['name']} names a saved workflow beside one of its own."
+                raise refused(Reason.MALFORMED_WORKFLOW, client_detail)
             reference = read_reference(*names)
             definition = await self._saved.fetch(reference, self._key, may_remember=self._may_remember)
             self._fetched_bytes += len(msgspec.json.encode(definition))

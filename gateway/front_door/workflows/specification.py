@@ -84,9 +84,9 @@ class Specification(msgspec.Struct, frozen=True, kw_only=True):
         return shown(self, hidden=("text", "inputs", "datasets"))
 
 
-def refused(reason: Reason, told: str) -> Refusal:
+def refused(reason: Reason, client_detail: str) -> Refusal:
     """A refusal that tells the tenant what about its own workflow is the cause."""
-    return Refusal(reason, told=told)
+    return Refusal(reason, client_detail=client_detail)
 
 
 def read_specification(document: Any) -> Specification:
@@ -161,8 +161,8 @@ class _Walk:
                 raise refused(Reason.MALFORMED_WORKFLOW, "There are too many inner workflows, or too deep.")
             is_saved = any(step.get(name) is not None for name in REFERENCE)
             if is_saved or not isinstance(inner, dict) or not inner:
-                told = f"Step {step['name']} names a workflow that is saved elsewhere."
-                raise refused(Reason.SAVED_WORKFLOW, told)
+                client_detail = f"Step {step['name']} names a workflow that is saved elsewhere."
+                raise refused(Reason.SAVED_WORKFLOW, client_detail)
             self.workflow(inner, depth=depth + 1)
             self._note_written(step, inner)
 
@@ -209,14 +209,14 @@ class _Walk:
             self._selectors += selectors
             self._most_selectors = max(self._most_selectors, selectors)
             if value.startswith("$") and len(value) > MAX_SELECTOR_CHARACTERS:
-                told = f"A selector has more than {MAX_SELECTOR_CHARACTERS} characters."
-                raise refused(Reason.MALFORMED_WORKFLOW, told)
+                client_detail = f"A selector has more than {MAX_SELECTOR_CHARACTERS} characters."
+                raise refused(Reason.MALFORMED_WORKFLOW, client_detail)
 
     def _dataset(self, value: Any, depth: int) -> None:
         """A dataset: a name, or an input of the whole workflow. An inner one's inputs are others."""
         if not isinstance(value, str) or (value.startswith("$") and depth):
-            told = "Where active learning uploads images cannot be known before it runs."
-            raise refused(Reason.UNKNOWN_WORKLOAD, told)
+            client_detail = "Where active learning uploads images cannot be known before it runs."
+            raise refused(Reason.UNKNOWN_WORKLOAD, client_detail)
         self.datasets.append(value)
 
 
@@ -232,8 +232,8 @@ def _too_large() -> Refusal:
 def verify_embedded(step: dict[str, Any]) -> None:
     """Refuse an inner workflow that another server would run. Raises `Refusal(UNKNOWN_WORKLOAD)`."""
     if step.get("execution_mode", EMBEDDED) != EMBEDDED or step.get("remote_target") is not None:
-        told = f"Step {step['name']} runs on another server, where nothing is authorised."
-        raise refused(Reason.UNKNOWN_WORKLOAD, told)
+        client_detail = f"Step {step['name']} runs on another server, where nothing is authorised."
+        raise refused(Reason.UNKNOWN_WORKLOAD, client_detail)
 
 
 def _members(document: dict[str, Any]) -> Iterator[tuple[str, Any]]:

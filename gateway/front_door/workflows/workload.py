@@ -172,5 +172,5 @@ def _field(problems: Sequence[_Problem]) -> str:
     return f": {field} is {selector}"
 
 
-def _unknown(told: str) -> Refusal:
-    return refused(Reason.UNKNOWN_WORKLOAD, told)
+def _unknown(client_detail: str) -> Refusal:
+    return refused(Reason.UNKNOWN_WORKLOAD, client_detail)

@@ -45,7 +45,7 @@ def needs(*actions, projects=(), stateful_models=()):
 def refused(*arguments):
     with pytest.raises(Refusal) as caught:
         verify_permissible(*arguments)
-    assert caught.value.told
+    assert caught.value.client_detail
     return caught.value.reason
 
 

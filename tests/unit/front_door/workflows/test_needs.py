@@ -40,7 +40,7 @@ def needs(*steps, spec=None, **inputs):
 def reason(*steps, spec=None, **inputs):
     with pytest.raises(Refusal) as caught:
         needs(*steps, spec=spec, **inputs)
-    assert caught.value.told
+    assert caught.value.client_detail
     return caught.value.reason
 
 

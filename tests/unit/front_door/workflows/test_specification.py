@@ -47,7 +47,7 @@ def nested(definition, depth):
 def refused(document):
     with pytest.raises(Refusal) as caught:
         read_specification(document)
-    assert caught.value.told
+    assert caught.value.client_detail
     return caught.value.reason
 
 

@@ -26,7 +26,7 @@ def parse(*steps, **more):
 def is_refused(body):
     with pytest.raises(Refusal) as caught:
         parse_workload(body, ONE)
-    return caught.value.reason is Reason.UNKNOWN_WORKLOAD and bool(caught.value.told)
+    return caught.value.reason is Reason.UNKNOWN_WORKLOAD and bool(caught.value.client_detail)
 
 
 def test_what_steps_load_and_do():
