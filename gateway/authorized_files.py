@@ -193,7 +193,7 @@ class AuthorizedFiles:
 
     async def _list_files(self, model: ModelId, package: PackageId, page: Page) -> PackageListing | None:
         held = self._held_listings
-        before = () if held is None else held.look_at_package(model, package)
+        before = () if held is None else held.checks_of_package(model, package)
         after = None if page.after is None else FileHandle(page.after)
         found = await self._catalogue.listing(model, package, after=after, limit=page.limit)
         if held is not None and found is not None:
@@ -275,7 +275,7 @@ class AuthorizedFiles:
     async def _model(self, allowed: Allowed, model: ModelId) -> tuple[ModelListing, Stamp]:
         """The packages that the caller may discover. A model without any is absent for this caller."""
         held = self._held_listings
-        before = () if held is None else held.look_at_model(model)
+        before = () if held is None else held.checks_of_model(model)
         packages = await self._catalogue.packages(model)
         if held is not None:
             held.hold_packages(model, packages, before)

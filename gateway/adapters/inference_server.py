@@ -40,6 +40,7 @@ import msgspec
 
 from gateway.adapters.server_connection import BrokenConnectionError, ServerConnection
 from gateway.model.errors import CachegateError
+from gateway.model.inference import Outbound
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -54,6 +55,7 @@ CHECK_SECONDS = 5.0  # between two health checks of a server
 CHECK_ANSWER_SECONDS = 4.0
 WRITE_BYTES = 256 * 1024  # at once: the time-out of a server that does not read is for each of these
 _READY = 200
+_PROBE = Outbound(method="GET", target=b"/readiness", headers=(), body=None)
 
 _PORTS = {"http": 80, "https": 443}
 _CHUNKED = b"transfer-encoding: chunked\r\n"
@@ -99,26 +101,6 @@ class InferenceFailed(CachegateError):  # noqa: N818 -- reads as the state it na
         self.why, self.was_sent, self.is_of_server = why, was_sent, is_of_server
 
 
-class OutboundRequest(Protocol):
-    """What is sent: the front door's `Outbound`."""
-
-    @property
-    def method(self) -> str:
-        """The method."""
-
-    @property
-    def target(self) -> bytes:
-        """Path and query, encoded."""
-
-    @property
-    def headers(self) -> Headers:
-        """All headers but those of the framing."""
-
-    @property
-    def body(self) -> bytes | None:
-        """The body, or None if it is streamed or there is none."""
-
-
 class Checked(Protocol):
     """A server whose health is checked."""
 
@@ -161,6 +143,18 @@ class UpstreamAnswer:
             if piece is not None:
                 yield piece
 
+    async def read_whole(self, most_bytes: int) -> bytes:
+        """The whole body, and close. Raises `InferenceFailed` where it is larger."""
+        body = bytearray()
+        try:
+            async for piece in self.chunks():
+                body += piece
+                if len(body) > most_bytes:
+                    raise InferenceFailed("its answer is too large", was_sent=True, is_of_server=False)
+        finally:
+            await self.close()
+        return bytes(body)
+
     async def close(self) -> None:
         """End the answer. A connection whose answer was not read to its end is closed."""
         if not self._is_closed:
@@ -180,7 +174,7 @@ class InferenceClient:
     async def send(
         self,
         server_url: str,
-        outbound: OutboundRequest,
+        outbound: Outbound,
         body: AsyncIterator[bytes] | None = None,
         *,
         length: int | None = None,
@@ -268,10 +262,9 @@ class InferenceClient:
 
     async def is_ready(self, url: str) -> bool:
         """Whether a server says that it takes requests."""
-        probe = _Probe()
         try:
             async with asyncio.timeout(CHECK_ANSWER_SECONDS):
-                answer = await self.send(url, probe)
+                answer = await self.send(url, _PROBE)
                 await answer.close()
         except (InferenceFailed, TimeoutError):
             return False
@@ -298,13 +291,6 @@ class InferenceClient:
     async def close(self) -> None:
         """Close the idle connections."""
         self._pool.close()
-
-
-class _Probe(msgspec.Struct, frozen=True, kw_only=True):
-    method: str = "GET"
-    target: bytes = b"/readiness"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    body: bytes | None = None
 
 
 class _Address(msgspec.Struct, frozen=True, kw_only=True):
@@ -376,7 +362,7 @@ def _parse_address(url: str) -> _Address:
     )
 
 
-def _head(address: _Address, outbound: OutboundRequest, *, is_streamed: bool, length: int | None) -> bytes:
+def _head(address: _Address, outbound: Outbound, *, is_streamed: bool, length: int | None) -> bytes:
     """The head of a request. What would end a line in it, and so begin another, is not sent."""
     method = outbound.method.encode()
     target = address.path + outbound.target

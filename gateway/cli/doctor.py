@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from gateway.adapters.clock import SystemClock
 from gateway.cli.distrust import Warnings
 from gateway.configuration.sources import load_settings
-from gateway.operations.doctor.audit import look_at_audit
-from gateway.operations.doctor.cache import look_at_cache
-from gateway.operations.doctor.facts import look_at_facts
+from gateway.operations.doctor.audit import check_audit
+from gateway.operations.doctor.cache import check_cache
+from gateway.operations.doctor.facts import check_facts
 from gateway.operations.doctor.findings import Level, fail
-from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT, look_at_inference
-from gateway.operations.doctor.machine import look_at_machine
-from gateway.operations.doctor.state import look_at_state
+from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT, check_inference
+from gateway.operations.doctor.machine import check_machine
+from gateway.operations.doctor.state import check_state
 from gateway.terminal.console import AsJson, Note, Table, show
 from gateway.terminal.escaping import escape_controls
 
@@ -57,14 +57,14 @@ def settings_file(distrusted: Sequence[Distrusted]) -> list[Finding]:
 async def examine(settings: Settings, clock: SystemClock) -> list[Finding]:
     """All findings, in the order in which an operator would check."""
     now = clock.now()
-    facts = await look_at_facts(settings, clock)
+    facts = await check_facts(settings, clock)
     return [
-        *look_at_machine(settings, now),
-        *look_at_state(settings),
+        *check_machine(settings, now),
+        *check_state(settings),
         *facts.findings,
-        *look_at_cache(settings, facts.known_models, clock),
-        *look_at_audit(settings),
-        *await look_at_inference(settings),
+        *check_cache(settings, facts.known_models, clock),
+        *check_audit(settings),
+        *await check_inference(settings),
     ]
 
 

@@ -14,7 +14,7 @@ from gateway.assembly.app import worker_argument
 from gateway.configuration.sources import load_settings
 from gateway.faces.ops import ops_app
 from gateway.identity.links import load_link_keys
-from gateway.operations.doctor.findings import Level, look_async
+from gateway.operations.doctor.findings import Level, run_check_async
 from gateway.operations.doctor.group import check_group
 from gateway.operations.session import fact_server, open_session, verify_rights
 from gateway.operations.setup import ensure_policy
@@ -108,7 +108,7 @@ async def _say_group(session: OperatorSession) -> None:
     """Say at the start when revocations cannot be sure, as `doctor` says it. Serving begins all the same."""
     if session.settings.redis_url is None:
         return
-    finding = await look_async("redis group", lambda: check_group(session.store, session.clock))
+    finding = await run_check_async("redis group", lambda: check_group(session.store, session.clock))
     if finding.health is not Level.OK:
         say(f"{finding.name}: {finding.found}; {finding.advice}", style="yellow")
 

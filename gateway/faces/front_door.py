@@ -31,12 +31,13 @@ from gateway.front_door.matching import match, methods_of
 from gateway.front_door.named_models import MEMBER, with_known_ids
 from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import find_key_in_head, read
-from gateway.front_door.values import Answering, BodyKind, Outbound
+from gateway.front_door.values import Answering, BodyKind
 from gateway.front_door.writing import write
 from gateway.middleware.bodies import IDLE_SECONDS, WHOLE_SECONDS
 from gateway.model.answers import Answer, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.header_block import Headers
+from gateway.model.inference import Outbound
 from gateway.model.routes import Asked, ForwardedRoute
 from gateway.model.verdicts import Ending, Forwarded, ServerOutcome
 from gateway.transfers import ClientGoneError

@@ -44,11 +44,12 @@ if TYPE_CHECKING:
 
     from gateway.adapters.inference_server import UpstreamAnswer
     from gateway.front_door.servers import BalancedServer
-    from gateway.front_door.values import InferenceRequest, Outbound
+    from gateway.front_door.values import InferenceRequest
     from gateway.front_door.workflows.blocks import BlockQuestion
     from gateway.front_door.workflows.needs import Needs
     from gateway.model.access import Principal
     from gateway.model.answers import Answer
+    from gateway.model.inference import Outbound
     from gateway.model.names import TenantId
     from gateway.model.routes import Asked
     from gateway.model.verdicts import Receipt

@@ -1,4 +1,4 @@
-"""The values of the front door: a route of the inference server, what a request asks for, what is sent.
+"""The values of the front door: a route of the inference server, and what a request asks for.
 
 Nothing here reads a request or sends one.
 """
@@ -111,16 +111,3 @@ class InferenceRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return shown(self, hidden=("credential", "images", "query", "document"))
-
-
-class Outbound(msgspec.Struct, frozen=True, kw_only=True):
-    """The request that is sent to the server. It has the injected key: never printed."""
-
-    method: str
-    target: bytes  # path and query, encoded
-    headers: tuple[tuple[bytes, bytes], ...]  # without Host, length and hop-by-hop headers
-    body: bytes | None  # None: streamed from the client
-    image_name: str | None = None  # what the tenant calls its image, where the server has another name for it
-
-    def __repr__(self) -> str:
-        return shown(self, hidden=("target", "headers", "body", "image_name"))

@@ -24,7 +24,8 @@ from urllib.parse import quote, urlencode
 from gateway.front_door.images import with_images
 from gateway.front_door.matching import path_of
 from gateway.front_door.strict_json import write_json
-from gateway.front_door.values import BodyKind, Outbound
+from gateway.front_door.values import BodyKind
+from gateway.model.inference import Outbound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -142,7 +142,7 @@ class LocalMetadata:
             return await self._catalogue.raw_packages(model, BOUNDS)
         known = held.find_manifests(model, SeenOnDisk())
         if known is None:
-            before = held.look_at_model(model)
+            before = held.checks_of_model(model)
             known = await self._catalogue.raw_packages(model, BOUNDS)
             held.hold_manifests(model, known, before)
         return known

@@ -41,7 +41,7 @@ from gateway.resource.manifest import handle_of
 from gateway.resource.manifests import Manifests, UnreadError, sleep_a_little
 from gateway.resource.naming import MODELS_CACHE, model_directory
 from gateway.resource.package import opened_package
-from gateway.resource.presence import look_at_folders, verify_same
+from gateway.resource.presence import read_folders, verify_same
 from gateway.resource.raw_model import RawPackage, RawPackages, load_raw_manifest, load_registry_record
 from gateway.resource.scan import Survey
 from gateway.resource.scanner import Scanner
@@ -317,7 +317,7 @@ class DiskCatalogue:
         if known != self._known[0]:
             self._known = known, {model_directory(model): model for model in known}
         try:
-            folders = look_at_folders(self._root)  # before the scan: a later change shows as another folder
+            folders = read_folders(self._root)  # before the scan: a later change shows as another folder
         except Unavailable:
             folders = None
         return self._scanner.look(self._known[1], now), folders

@@ -53,7 +53,7 @@ class HeldListing(msgspec.Struct, frozen=True):
 
 
 class HeldListings:
-    """The cached listings of one worker. A listing is made between `look_at...` and `hold...`."""
+    """The cached listings of one worker. A listing is made between `checks_of...` and `hold...`."""
 
     def __init__(self, *, root: Path, clock: Clocks, max_bytes: int) -> None:
         self._root = str(root)
@@ -87,11 +87,11 @@ class HeldListings:
         """Whether any later change of this record would show; that of one that is not there does."""
         return record is None or are_reliable([("", False, record)], self._clock.now())
 
-    def look_at_model(self, model: ModelId) -> tuple[PathCheck, ...]:
+    def checks_of_model(self, model: ModelId) -> tuple[PathCheck, ...]:
         """What the list of packages is about to be made of; empty when it cannot be seen."""
         return _look([self._folder(model)])
 
-    def look_at_package(self, model: ModelId, package: PackageId) -> tuple[PathCheck, ...]:
+    def checks_of_package(self, model: ModelId, package: PackageId) -> tuple[PathCheck, ...]:
         """What a list of files is about to be made of; empty when a part of it cannot be seen."""
         folder = self._folder(model)
         return _look([folder, f"{folder}/{package}", f"{folder}/{package}/{MANIFEST}"])
@@ -99,14 +99,14 @@ class HeldListings:
     def hold_packages(
         self, model: ModelId, packages: tuple[PackageId, ...], before: tuple[PathCheck, ...]
     ) -> None:
-        """Cache the packages of a model. `before` is what `look_at_model` saw."""
+        """Cache the packages of a model. `before` is what `checks_of_model` saw."""
         folders = [f"{self._folder(model)}/{package}" for package in packages[:MAX_CHECKS]]
         parts = _look([path for folder in folders for path in (folder, f"{folder}/{MANIFEST}")])
         if len(parts) == 2 * len(packages):
             self._hold(model, packages, len(packages), before, parts)
 
     def hold_listing(self, listing: PackageListing, page: Page, before: tuple[PathCheck, ...]) -> None:
-        """Cache the files of a package. `before` is what `look_at_package` saw."""
+        """Cache the files of a package. `before` is what `checks_of_package` saw."""
         files = listing.files[:MAX_CHECKS]
         folder = f"{self._folder(listing.model)}/{listing.package}"
         parts = _look([f"{folder}/{one.handle}" for one in files], follows=True)
@@ -116,7 +116,7 @@ class HeldListings:
             self._hold((listing.model, listing.package, page), listing, len(files), before, parts)
 
     def hold_manifests(self, model: ModelId, found: RawPackages, before: tuple[PathCheck, ...]) -> None:
-        """Cache the packages of a model with their manifests. `before` is what `look_at_model` saw."""
+        """Cache the packages of a model with their manifests. `before` is what `checks_of_model` saw."""
         folders = [(f"{self._folder(model)}/{one.package}", one) for one in found.packages[:MAX_CHECKS]]
         around = [path for folder, _ in folders for path in (folder, f"{folder}/{MANIFEST}")]
         files = [f"{folder}/{handle}" for folder, one in folders for handle in one.servable]

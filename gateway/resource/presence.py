@@ -47,7 +47,7 @@ class Folders(msgspec.Struct, frozen=True, kw_only=True):
     blobs: Place | None
 
 
-def look_at_folders(root: Path) -> Folders:
+def read_folders(root: Path) -> Folders:
     """The folders now. Raises `Unavailable` without a root, and where one of them is something else."""
     with (
         opened_root(root) as top,
@@ -87,7 +87,7 @@ def verify_same(root: Path, before: Folders | None) -> None:
 
     A folder that was added since is accepted.
     """
-    now = look_at_folders(root)
+    now = read_folders(root)
     if before is None:
         return
     pairs = ((before.root, now.root), (before.models, now.models), (before.blobs, now.blobs))

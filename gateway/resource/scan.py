@@ -33,7 +33,7 @@ from gateway.model.presence import NothingSeen
 from gateway.resource.listed import marks_of
 from gateway.resource.manifests import INLINE_BYTES, RELIABLE_AFTER_SECONDS
 from gateway.resource.naming import MANIFEST, MODELS_CACHE, is_v2_directory, model_directory
-from gateway.resource.presence import find_absence, look_at_folders
+from gateway.resource.presence import find_absence, read_folders
 from gateway.resource.safe_open import (
     each_name_in,
     inspect_regular,
@@ -147,7 +147,7 @@ def scan(root: Path, known: Mapping[str, ModelId], looking: Looking, seen: SeenC
     Never raises for what is on disk: whatever cannot be read is in the report.
     """
     try:
-        folders = look_at_folders(root)
+        folders = read_folders(root)
         with (
             opened_root(root) as root_descriptor,
             opened_cache_folder(MODELS_CACHE, below=root_descriptor, is_listable=True) as directory,

@@ -30,7 +30,7 @@ from msgspec.structs import replace
 from gateway.model.errors import Refusal, Unavailable
 from gateway.resource.listed import Listed
 from gateway.resource.naming import MODELS_CACHE, is_v2_directory
-from gateway.resource.presence import find_absence, look_at_folders, note_presence
+from gateway.resource.presence import find_absence, note_presence, read_folders
 from gateway.resource.round_robin import RoundRobin
 from gateway.resource.safe_open import each_name_in, opened_cache_folder, opened_root
 from gateway.resource.scan import (
@@ -96,7 +96,7 @@ class Scanner:
         Never raises for what is on disk: whatever cannot be read is in the report.
         """
         try:
-            folders = look_at_folders(self._root)
+            folders = read_folders(self._root)
             with (
                 opened_root(self._root) as root,
                 opened_cache_folder(MODELS_CACHE, below=root, is_listable=True) as directory,

@@ -32,7 +32,7 @@ import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.model.extensions import BODY_FOLLOWS, LOOKS, SENT, VERIFY, WATCH, ZERO_COPY
-from gateway.server.file_span import RangeCallbacks, at_ease
+from gateway.server.file_span import RangeCallbacks, do_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -269,7 +269,7 @@ class Exchange:
             raise RuntimeError("a file is sent within a response whose content-length is known")
         self._verify_fits(count)
         looks = RangeCallbacks(
-            on_sent=self._count, verify=message.get(VERIFY, at_ease), watch=message.get(WATCH)
+            on_sent=self._count, verify=message.get(VERIFY, do_nothing), watch=message.get(WATCH)
         )
         try:
             await sender.send(message["file"], message["offset"], count, looks)

@@ -53,7 +53,7 @@ class RangeConnection(Protocol):
         """Call `step` in the same way once the socket is writable."""
 
 
-def at_ease() -> None:
+def do_nothing() -> None:
     """The default of `RangeCallbacks.verify`: check nothing."""
 
 
@@ -61,7 +61,7 @@ class RangeCallbacks(msgspec.Struct, frozen=True, kw_only=True):
     """The callbacks of a range: checks before each step, and `on_sent` after the kernel took its bytes."""
 
     on_sent: Callable[[int], None]
-    verify: Callable[[], None] = at_ease  # called right before each step, and after the last
+    verify: Callable[[], None] = do_nothing  # called right before each step, and after the last
     watch: Watch | None = None
 
 

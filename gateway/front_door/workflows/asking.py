@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from gateway.front_door.table import parse_served_id
-from gateway.front_door.values import Outbound
 from gateway.front_door.workflows.saved import Reference, read_reference
 from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.inference import Outbound
 
 if TYPE_CHECKING:
     from gateway.front_door.values import InferenceRequest, Matched

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.front_door.strict_json import write_json
-from gateway.front_door.values import Outbound
 from gateway.front_door.workflows.asking import JSON
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
+from gateway.model.inference import Outbound
 
 if TYPE_CHECKING:
     from gateway.front_door.values import InferenceRequest

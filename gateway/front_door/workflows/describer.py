@@ -24,11 +24,11 @@ import msgspec
 
 from gateway.adapters.inference_server import InferenceFailed
 from gateway.front_door.message_words import plain_message
-from gateway.front_door.values import Outbound
 from gateway.front_door.workflows.asking import JSON
 from gateway.front_door.workflows.workload import parse_workload
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
+from gateway.model.inference import Outbound
 from gateway.model.singleflight import Singleflight, checked_by_callers
 
 if TYPE_CHECKING:
@@ -181,15 +181,7 @@ class Describer:
 
     async def _exchange(self, server: BalancedServer, question: Outbound) -> tuple[int, bytes]:
         answer = await self._client.send(server.url, question)
-        body = bytearray()
-        try:
-            async for piece in answer.chunks():
-                body += piece
-                if len(body) > MAX_ANSWER_BYTES:
-                    raise Refusal(Reason.INFERENCE_UNAVAILABLE)
-        finally:
-            await answer.close()
-        return answer.status, bytes(body)
+        return answer.status, await answer.read_whole(MAX_ANSWER_BYTES)
 
 
 def _message(body: bytes) -> str | None:

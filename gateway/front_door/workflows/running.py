@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.front_door.strict_json import write_json
-from gateway.front_door.values import Outbound
 from gateway.front_door.workflows.inputs import with_fetched
 from gateway.model.errors import Reason, Refusal
 from gateway.model.hidden_fields import shown
+from gateway.model.inference import Outbound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

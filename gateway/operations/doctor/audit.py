@@ -18,7 +18,7 @@ from gateway.audit.folder import (
     verify_writable,
 )
 from gateway.audit.verify import verify
-from gateway.operations.doctor.findings import fail, look, ok, warning
+from gateway.operations.doctor.findings import fail, ok, run_check, warning
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 FULL_BYTES, LOW_BYTES = 64 * MIB, 1024 * MIB  # a full segment; about a million records
 
 
-def look_at_audit(settings: Settings) -> list[Finding]:
+def check_audit(settings: Settings) -> list[Finding]:
     """All findings about the audit log."""
     if settings.audit_folder.exists() and not settings.audit_folder.is_dir():
         return [fail("audit folder", f"{settings.audit_folder} is not a folder", "set CACHEGATE_AUDIT_DIR")]
@@ -36,9 +36,9 @@ def look_at_audit(settings: Settings) -> list[Finding]:
         found = f"{settings.audit_folder} is not there yet"
         return [warning("audit folder", found, "the first record makes it; `cachegate init` writes one")]
     return [
-        look("audit folder", lambda: check_folder(settings)),
-        look("audit space", lambda: judge_space(shutil.disk_usage(settings.audit_folder).free)),
-        look("audit chain", lambda: check_last_chain(settings)),
+        run_check("audit folder", lambda: check_folder(settings)),
+        run_check("audit space", lambda: judge_space(shutil.disk_usage(settings.audit_folder).free)),
+        run_check("audit chain", lambda: check_last_chain(settings)),
     ]
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.model.errors import CachegateError
 from gateway.operations.cache.survey import CacheSurvey, find_fresh_resolutions, survey_cache
-from gateway.operations.doctor.findings import fail, look, ok, stopped, warning
+from gateway.operations.doctor.findings import fail, ok, run_check, stopped, warning
 from gateway.resource.catalogue import CatalogueSettings
 from gateway.resource.manifests import Manifests
 from gateway.resource.naming import MODELS_CACHE, model_directory
@@ -31,7 +31,7 @@ MAX_NAMED = 3  # names in one row
 DAY_SECONDS = 86_400.0  # how long the engine uses an auto-resolution entry
 
 
-def look_at_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) -> list[Finding]:
+def check_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) -> list[Finding]:
     """All findings about the cache."""
     now = clock.now()
     scanned = scan(
@@ -51,14 +51,14 @@ def look_at_cache(settings: Settings, known: Iterable[ModelId], clock: Clock) ->
         return [judge_scan(scanned), stopped("cache walk", failure)]
     roots = CatalogueSettings(root=settings.cache_root, alias_roots=settings.alias_roots).link_roots
     return [
-        look("cache", lambda: judge_scan(scanned)),
-        look("manifests", lambda: judge_manifests(scanned, seen)),
-        look("blobs", lambda: judge_blobs(seen)),
-        look("cache is read only", lambda: check_read_only(settings)),
-        look("links", lambda: judge_links(seen, roots)),
-        look("old directories", lambda: judge_old(seen)),
-        look("package names", lambda: judge_ambiguous(seen)),
-        look(
+        run_check("cache", lambda: judge_scan(scanned)),
+        run_check("manifests", lambda: judge_manifests(scanned, seen)),
+        run_check("blobs", lambda: judge_blobs(seen)),
+        run_check("cache is read only", lambda: check_read_only(settings)),
+        run_check("links", lambda: judge_links(seen, roots)),
+        run_check("old directories", lambda: judge_old(seen)),
+        run_check("package names", lambda: judge_ambiguous(seen)),
+        run_check(
             "client caches",
             lambda: judge_resolutions(find_fresh_resolutions(settings.cache_root, now - DAY_SECONDS)),
         ),

@@ -21,7 +21,7 @@ from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.pepper import load_peppers
 from gateway.model.errors import CachegateError, Conflict, Misconfigured, Unavailable
-from gateway.operations.doctor.findings import fail, look_async, ok, warning
+from gateway.operations.doctor.findings import fail, ok, run_check_async, warning
 from gateway.operations.doctor.fleet import check_history, check_lease, check_workers
 from gateway.operations.doctor.group import check_group, check_members, check_sentinels
 from gateway.operations.doctor.issuers import check_issuers
@@ -75,7 +75,7 @@ class CheckedServer(msgspec.Struct, frozen=True, kw_only=True):
     unreadable: list[str]
 
 
-async def look_at_facts(settings: Settings, clock: SystemClock) -> FactFindings:
+async def check_facts(settings: Settings, clock: SystemClock) -> FactFindings:
     """All findings about the facts. If the server cannot be reached, each check that needs it says so."""
     if settings.redis_url is None and not settings.state.is_dir():
         return _out_of_reach(
@@ -107,7 +107,7 @@ async def _examine(server: CheckedServer) -> FactFindings:
         "records": partial(_check_records, server),
     }
     where = ok("redis", f"{server.store.display} answers")
-    findings = [where, *[await look_async(name, check) for name, check in checks.items()]]
+    findings = [where, *[await run_check_async(name, check) for name, check in checks.items()]]
     known: frozenset[ModelId] = frozenset()
     with suppress(CachegateError):  # a finding above says what is wrong
         known = await server.listing.known_models()

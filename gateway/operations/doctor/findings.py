@@ -46,7 +46,7 @@ def fail(name: str, found: str, advice: str) -> Finding:
     return Finding(name=name, health=Level.FAIL, found=found, advice=advice)
 
 
-def look(name: str, check: Callable[[], Finding]) -> Finding:
+def run_check(name: str, check: Callable[[], Finding]) -> Finding:
     """Run one check; an error that stops it becomes its finding, so that no check stops the others."""
     try:
         return check()
@@ -54,7 +54,7 @@ def look(name: str, check: Callable[[], Finding]) -> Finding:
         return stopped(name, failure)
 
 
-async def look_async(name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
+async def run_check_async(name: str, check: Callable[[], Awaitable[Finding]]) -> Finding:
     """The same for an asynchronous check."""
     try:
         return await check()

@@ -25,7 +25,8 @@ from gateway.front_door.values import Answering, Existence
 from gateway.front_door.workflows.specification import read_specification
 from gateway.front_door.workflows.workload import parse_workload
 from gateway.model.errors import CachegateError
-from gateway.operations.doctor.findings import fail, look, ok, stopped, warning
+from gateway.model.inference import Outbound
+from gateway.operations.doctor.findings import fail, ok, run_check, stopped, warning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,20 +103,13 @@ _OTHER = f"install inference {', '.join(SERVER_VERSIONS)}"
 _NO_URLS = b"Providing images via URL is not supported"
 
 
-class _Question(msgspec.Struct, frozen=True, kw_only=True):
-    method: str
-    target: bytes
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    body: bytes | None = None
-
-
 class _Answer(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     headers: dict[bytes, bytes]
     body: bytes
 
 
-async def look_at_inference(settings: Settings) -> list[Finding]:
+async def check_inference(settings: Settings) -> list[Finding]:
     """All findings about the inference servers; none where the front door is not set."""
     if not settings.inference_url:
         return []
@@ -140,7 +134,7 @@ def check_key(settings: Settings) -> Finding:
         source = settings.inference_key_file or "CACHEGATE_INFERENCE_KEY"
         return ok("inference key", f"from {source}")
 
-    return look("inference key", check)
+    return run_check("inference key", check)
 
 
 async def _look_at(client: InferenceClient, server: InferenceServer, key: str | None) -> list[Finding]:
@@ -323,17 +317,10 @@ class _Asking:
         """One question and its whole answer. Raises `InferenceFailed`."""
         body = None if document is None else msgspec.json.encode(document)
         kind = () if document is None else ((b"content-type", b"application/json"),)
-        question = _Question(method=method, target=target, headers=(*kind, *headers), body=body)
+        question = Outbound(method=method, target=target, headers=(*kind, *headers), body=body)
         answer = await self._client.send(self._url, question)
-        try:
-            read = bytearray()
-            async for piece in answer.chunks():
-                read += piece
-                if len(read) > MAX_ANSWER_BYTES:
-                    raise InferenceFailed("its answer is too large", was_sent=True, is_of_server=False)
-        finally:
-            await answer.close()
-        return _Answer(status=answer.status, headers=dict(answer.headers), body=bytes(read))
+        read = await answer.read_whole(MAX_ANSWER_BYTES)
+        return _Answer(status=answer.status, headers=dict(answer.headers), body=read)
 
     async def add_model(self, *, body_key: str | None = None, header_key: str | None = None) -> _Answer:
         """Ask for a model that does not exist, a new one each time, since answers are kept."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gateway.adapters.redis_url import parse_redis_url
 from gateway.audit.folder import parse_node
 from gateway.credential.client import parse_trusted_networks
-from gateway.operations.doctor.findings import fail, look, ok
+from gateway.operations.doctor.findings import fail, ok, run_check
 from gateway.resource.catalogue import CatalogueSettings
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ OLDEST_PYTHON = (3, 11)
 EARLIEST_YEAR, LATEST_YEAR = 2025, 2100  # a machine whose clock has no battery starts in 1970
 
 
-def look_at_machine(settings: Settings, now: float) -> list[Finding]:
+def check_machine(settings: Settings, now: float) -> list[Finding]:
     """All findings about the machine."""
     return [
-        look("settings", lambda: check_settings(settings)),
-        look("python", lambda: check_python(sys.version_info[:2])),
-        look("libraries", lambda: check_libraries(needs_embedded=settings.redis_url is None)),
-        look("clock", lambda: check_clock(now)),
+        run_check("settings", lambda: check_settings(settings)),
+        run_check("python", lambda: check_python(sys.version_info[:2])),
+        run_check("libraries", lambda: check_libraries(needs_embedded=settings.redis_url is None)),
+        run_check("clock", lambda: check_clock(now)),
     ]
 
 

@@ -17,7 +17,7 @@ from gateway.identity.pepper import load_peppers
 from gateway.identity.secret_file import load_secret
 from gateway.identity.signing_keys import NO_SIGNING_KEY, key_file, load_signing_keys
 from gateway.model.errors import Misconfigured
-from gateway.operations.doctor.findings import fail, look, ok, warning
+from gateway.operations.doctor.findings import fail, ok, run_check, warning
 from gateway.operations.state_folder import unusable_files, verify_state
 from gateway.server.serve_options import TlsFiles
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_NAMED = 3  # files in one finding
 
 
-def look_at_state(settings: Settings) -> list[Finding]:
+def check_state(settings: Settings) -> list[Finding]:
     """All findings about the state folder."""
     checks: dict[str, Callable[[Settings], Finding]] = {
         "state folder": check_state_folder,
@@ -44,7 +44,7 @@ def look_at_state(settings: Settings) -> list[Finding]:
         checks["webhook key"] = check_hook_key
     if settings.tls_certificate is not None:
         checks["tls"] = check_tls
-    findings = [look(name, partial(check, settings)) for name, check in checks.items()]
+    findings = [run_check(name, partial(check, settings)) for name, check in checks.items()]
     return [*findings, *check_files(settings)]
 
 

@@ -38,7 +38,7 @@ class Place:
         self.folder = root / "models-cache" / model_directory(MODEL)
 
     def hold(self, page=PAGE, *, between=None):
-        before = self.held.look_at_package(MODEL, "p000")
+        before = self.held.checks_of_package(MODEL, "p000")
         listing = asyncio.run(self.catalogue.listing(MODEL, "p000", after=page.after, limit=page.limit))
         if between is not None:
             between(self)
@@ -49,7 +49,7 @@ class Place:
         return self.held.find_listing(MODEL, "p000", page, SeenOnDisk())
 
     def hold_packages(self, *, between=None):
-        before = self.held.look_at_model(MODEL)
+        before = self.held.checks_of_model(MODEL)
         packages = asyncio.run(self.catalogue.packages(MODEL))
         if between is not None:
             between(self)
@@ -60,7 +60,7 @@ class Place:
         return self.held.find_packages(MODEL, SeenOnDisk())
 
     def hold_manifests(self, *, bounds=BOUNDS, between=None):
-        before = self.held.look_at_model(MODEL)
+        before = self.held.checks_of_model(MODEL)
         found = asyncio.run(self.catalogue.raw_packages(MODEL, bounds))
         if between is not None:
             between(self)
@@ -218,7 +218,7 @@ def test_a_model_that_is_not_there_is_not_held(place):
     shutil.rmtree(place.folder)
     assert place.hold_packages() == ()
     assert place.find_packages() is None
-    assert place.held.look_at_model(MODEL) == place.held.look_at_package(MODEL, "p000") == ()
+    assert place.held.checks_of_model(MODEL) == place.held.checks_of_package(MODEL, "p000") == ()
 
 
 def test_what_was_seen_in_one_iteration_serves_all_of_it_and_no_other(place):

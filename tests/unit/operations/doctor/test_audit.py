@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from gateway.audit.folder import chain_started, group_segments
-from gateway.operations.doctor.audit import FULL_BYTES, LOW_BYTES, judge_space, look_at_audit
+from gateway.operations.doctor.audit import FULL_BYTES, LOW_BYTES, check_audit, judge_space
 from gateway.operations.doctor.findings import Level
 
 
@@ -17,7 +17,7 @@ def settings(installed, tmp_path):
 
 
 def health(settings):
-    return {one.name: one.health for one in look_at_audit(settings)}
+    return {one.name: one.health for one in check_audit(settings)}
 
 
 def test_a_log_as_it_was_written_is_in_order(settings):

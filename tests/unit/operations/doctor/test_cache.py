@@ -6,32 +6,32 @@ from collections import Counter
 from gateway.adapters.clock import SystemClock
 from gateway.operations.cache.survey import CacheSurvey
 from gateway.operations.doctor.cache import (
+    check_cache,
     judge_ambiguous,
     judge_links,
     judge_manifests,
     judge_old,
     judge_resolutions,
     judge_scan,
-    look_at_cache,
 )
 from gateway.operations.doctor.findings import Level
 from gateway.resource.scan import Skipped, Survey
 
 
 def test_a_cache_as_the_engine_left_it_fails_nowhere(installed):
-    found = look_at_cache(installed.settings, (), SystemClock())
+    found = check_cache(installed.settings, (), SystemClock())
     assert Level.FAIL not in {one.health for one in found}
     assert len({one.name for one in found}) == len(found) == 8
 
 
 def test_a_cache_that_is_not_there_is_a_failure(installed, tmp_path):
     settings = dataclasses.replace(installed.settings, cache_root=tmp_path / "missing")
-    assert [one.health for one in look_at_cache(settings, (), SystemClock())] == [Level.FAIL]
+    assert [one.health for one in check_cache(settings, (), SystemClock())] == [Level.FAIL]
 
 
 def test_a_link_in_the_place_of_models_cache_is_a_failure_and_does_not_stop_the_rest(installed, tmp_path):
     (tmp_path / "models-cache").symlink_to("/etc")
-    found = look_at_cache(dataclasses.replace(installed.settings, cache_root=tmp_path), (), SystemClock())
+    found = check_cache(dataclasses.replace(installed.settings, cache_root=tmp_path), (), SystemClock())
     assert {one.health for one in found} == {Level.FAIL}
 
 

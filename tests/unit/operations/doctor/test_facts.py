@@ -13,10 +13,10 @@ from gateway.adapters.redis_server import ServerReport
 from gateway.identity.pepper import create_pepper
 from gateway.operations.doctor.facts import (
     NEEDS_SERVER,
+    check_facts,
     judge_clocks,
     judge_records,
     judge_server,
-    look_at_facts,
 )
 from gateway.operations.doctor.findings import Level
 
@@ -33,16 +33,16 @@ REPORT = ServerReport(
 )
 
 
-def look(settings):
-    return asyncio.run(look_at_facts(settings, SystemClock()))
+def run_check(settings):
+    return asyncio.run(check_facts(settings, SystemClock()))
 
 
 def health(settings):
-    return {one.name: one.health for one in look(settings).findings}
+    return {one.name: one.health for one in run_check(settings).findings}
 
 
 def test_an_installation_as_init_leaves_it_is_in_order(installed):
-    found = look(installed.settings)
+    found = run_check(installed.settings)
     assert {one.name: one.health for one in found.findings} == dict.fromkeys(
         ("redis", *NEEDS_SERVER), Level.OK
     )
@@ -51,7 +51,7 @@ def test_an_installation_as_init_leaves_it_is_in_order(installed):
 
 def test_a_server_that_is_down_is_one_failure_and_every_check_that_needs_it_says_so(installed):
     settings = dataclasses.replace(installed.settings, redis_url="redis://:hunter2@127.0.0.1:1/0")
-    found = look(settings).findings
+    found = run_check(settings).findings
     assert [one.name for one in found] == ["redis", *NEEDS_SERVER]
     assert [one.health for one in found] == [Level.FAIL, *[Level.WARNING] * len(NEEDS_SERVER)]
     assert not any("hunter2" in one.found + one.advice for one in found)

@@ -17,7 +17,7 @@ from gateway.front_door.table import load_table
 from gateway.front_door.values import Existence
 from gateway.model.inference import InferenceServer
 from gateway.operations.doctor.findings import Level
-from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT, look_at_inference
+from gateway.operations.doctor.inference import INFERENCE_ENVIRONMENT, check_inference
 
 pytestmark = pytest.mark.anyio
 
@@ -123,20 +123,20 @@ async def server():
         yield running
 
 
-async def look(server, **settings):
+async def run_check(server, **settings):
     """The findings by their names, without the server's."""
     one = InferenceServer(url=f"http://{server.name}")
     wanted = {"inference_key": KEY} | settings
-    found = await look_at_inference(Settings(inference_url=(one,), **wanted))
+    found = await check_inference(Settings(inference_url=(one,), **wanted))
     return {finding.name.replace(f"inference server {server.name}", "server"): finding for finding in found}
 
 
 async def test_without_a_front_door_nothing_is_looked_at():
-    assert not await look_at_inference(Settings())
+    assert not await check_inference(Settings())
 
 
 async def test_a_server_as_it_should_be_is_in_order(server):
-    found = await look(server)
+    found = await run_check(server)
     assert {name: one.health for name, one in found.items()} == {
         "inference key": Level.OK,
         "server": Level.OK,
@@ -149,27 +149,27 @@ async def test_a_server_as_it_should_be_is_in_order(server):
 
 async def test_a_server_that_ignores_the_header_is_a_failure(server):
     server.reads_header = False
-    found = (await look(server))["server: keys"]
+    found = (await run_check(server))["server: keys"]
     assert found.health is Level.FAIL
     assert "ALLOW_API_KEY_FROM_HEADERS=True" in found.advice
 
 
 async def test_a_server_with_a_key_of_its_own_is_a_failure(server):
     server.own_key = KEY
-    found = (await look(server))["server: keys"]
+    found = (await run_check(server))["server: keys"]
     assert found.health is Level.FAIL
     assert "ROBOFLOW_API_KEY" in found.advice
 
 
 async def test_a_key_that_the_platform_does_not_know_is_a_failure(server):
     server.known_keys = set()
-    found = (await look(server))["server: keys"]
+    found = (await run_check(server))["server: keys"]
     assert found.health is Level.FAIL
     assert "CACHEGATE_INFERENCE_KEY" in found.advice
 
 
 async def test_without_a_key_nothing_is_claimed_about_the_header(server):
-    found = await look(server, inference_key=None)
+    found = await run_check(server, inference_key=None)
     assert found["inference key"].health is Level.WARNING
     assert found["server: keys"].health is Level.WARNING
 
@@ -188,7 +188,7 @@ async def test_without_a_key_nothing_is_claimed_about_the_header(server):
 )
 async def test_a_flag_that_should_be_closed_is_named_with_its_value(server, flag):
     server.open_flags = {flag}
-    found = (await look(server))["server: flags"]
+    found = (await run_check(server))["server: flags"]
     assert found.health is Level.WARNING
     assert found.found == f"open: {flag}"
     assert found.advice == f"start it with {flag}={INFERENCE_ENVIRONMENT[flag]}"
@@ -196,14 +196,14 @@ async def test_a_flag_that_should_be_closed_is_named_with_its_value(server, flag
 
 async def test_a_server_without_workflows_has_none_of_their_flags_open(server):
     server.has_workflows = False
-    assert (await look(server))["server: flags"].health is Level.OK
+    assert (await run_check(server))["server: flags"].health is Level.OK
 
 
 async def test_routes_that_are_switched_off_are_named(server):
     server.routes = [one for one in server.routes if "clip" not in one[1]]
     server.routes.remove(("get", "/model/registry"))
     server.routes.remove(("post", "/infer/lmm/{model_id}"))
-    found = (await look(server))["server: routes"]
+    found = (await run_check(server))["server: routes"]
     assert found.health is Level.WARNING
     assert found.found == (
         "switched off: /clip/compare, /clip/embed_image, /clip/embed_text, /infer/lmm/{model_id:path}, "
@@ -230,7 +230,7 @@ async def test_plain_http_to_a_public_address_is_named(monkeypatch, url, address
 
         monkeypatch.setattr(addresses, "_look_up", look_up)
     monkeypatch.setattr(InferenceClient, "send", no_answer)
-    found = await look_at_inference(Settings(inference_url=(InferenceServer(url=url),), inference_key=KEY))
+    found = await check_inference(Settings(inference_url=(InferenceServer(url=url),), inference_key=KEY))
     named = [one for one in found if one.name.endswith(": address")]
     assert [one.health for one in named] == [Level.WARNING] * warns
     assert found[-1].health is Level.FAIL  # nobody is there
@@ -242,7 +242,7 @@ async def no_answer(*_arguments, **_more):
 
 async def test_a_server_that_does_not_say_what_a_workflow_will_do_runs_none(server):
     for server.has_workflows, server.describes in ((True, False), (False, True)):
-        found = (await look(server))["server: workflows"]
+        found = (await run_check(server))["server: workflows"]
         assert found.health is Level.WARNING
         assert "tenants run none" in found.found
     described = [body for _, target, body in server.asked if target == "/workflows/describe_workload"]
@@ -251,30 +251,30 @@ async def test_a_server_that_does_not_say_what_a_workflow_will_do_runs_none(serv
 
 async def test_another_version_is_a_failure_and_runs_no_workflows(server):
     server.version = "9.9.9"
-    found = await look(server)
+    found = await run_check(server)
     assert found["server"].health is Level.FAIL
     assert "tenants run none" in found["server: workflows"].found
 
 
 async def test_a_server_that_is_not_ready_is_a_warning(server):
     server.is_ready = False
-    assert (await look(server))["server"].health is Level.WARNING
+    assert (await run_check(server))["server"].health is Level.WARNING
 
 
 async def test_something_else_at_the_address_is_a_failure(server):
     server.version = None
-    assert (await look(server))["server"].health is Level.FAIL
+    assert (await run_check(server))["server"].health is Level.FAIL
 
 
 async def test_a_server_that_is_not_there_is_a_failure_and_hides_no_other(server):
     gone = InferenceServer(url="http://127.0.0.1:1")
     there = InferenceServer(url=f"http://{server.name}")
-    found = await look_at_inference(Settings(inference_url=(gone, there), inference_key=KEY))
+    found = await check_inference(Settings(inference_url=(gone, there), inference_key=KEY))
     assert [one.health for one in found] == [Level.OK, Level.FAIL, *[Level.OK] * 5]
 
 
 async def test_no_model_is_asked_for_twice(server):
-    await look(server)
+    await run_check(server)
     models = [json.loads(body)["model_id"] for _, target, body in server.asked if target == "/model/add"]
     assert len(models) == len(set(models)) == 3
 
@@ -285,7 +285,7 @@ async def test_the_key_is_in_no_finding(server, tmp_path):
     file.chmod(0o644)  # and so is no key: others may read it
     for settings in ({}, {"inference_key": None, "inference_key_file": file}):
         server.reads_header = False
-        found = await look(server, **settings)
+        found = await run_check(server, **settings)
         assert KEY not in str(found)
 
 
@@ -293,10 +293,10 @@ async def test_a_key_file_that_others_may_read_is_a_failure(server, tmp_path):
     file = tmp_path / "key"
     file.write_text(KEY)
     file.chmod(0o644)
-    found = await look(server, inference_key=None, inference_key_file=file)
+    found = await run_check(server, inference_key=None, inference_key_file=file)
     assert found["inference key"].health is Level.FAIL
     file.chmod(0o600)
-    found = await look(server, inference_key=None, inference_key_file=file)
+    found = await run_check(server, inference_key=None, inference_key_file=file)
     assert found["inference key"].health is Level.OK
     assert found["server: keys"].health is Level.OK
 

@@ -9,16 +9,16 @@ from gateway.operations.doctor.findings import Level
 from gateway.operations.doctor.machine import (
     check_clock,
     check_libraries,
+    check_machine,
     check_python,
     check_settings,
-    look_at_machine,
 )
 
 NOW = 1_795_000_000.0  # 2026
 
 
 def test_this_machine_is_fit_to_run_the_gateway(installed):
-    assert {one.health for one in look_at_machine(installed.settings, NOW)} == {Level.OK}
+    assert {one.health for one in check_machine(installed.settings, NOW)} == {Level.OK}
 
 
 @pytest.mark.parametrize("now", [0.0, 4_200_000_000.0, float("nan"), float("inf"), 1e300])

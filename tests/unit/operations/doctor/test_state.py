@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from gateway.operations.doctor.findings import Level
-from gateway.operations.doctor.state import look_at_state
+from gateway.operations.doctor.state import check_state
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def settings(installed, tmp_path):
 
 
 def health(settings):
-    return {one.name: one.health for one in look_at_state(settings)}
+    return {one.name: one.health for one in check_state(settings)}
 
 
 def test_a_state_folder_as_init_leaves_it_is_in_order(settings):
@@ -52,7 +52,7 @@ def test_a_missing_secret_is_a_failure(settings, name, path):
 def test_no_secret_is_in_a_finding(settings):
     secrets = {(settings.state / "peppers/p1.pepper").read_text().strip()}
     secrets |= set((settings.state / "signing/audit.pem").read_text().splitlines())
-    for one in look_at_state(settings):
+    for one in check_state(settings):
         assert not any(secret in one.found + one.advice for secret in secrets)
 
 
