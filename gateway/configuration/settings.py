@@ -57,7 +57,11 @@ def _setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings. Built by `load_settings`; tests build it directly."""
+    """All settings. Built by `load_settings`; tests build it directly.
+
+    A dataclass, unlike the other values: each field carries its documentation, its reader and its default as
+    text, in the metadata that dataclass fields have. It is made once for a process.
+    """
 
     state: Path = _setting(
         "State folder: pepper, signing key, audit, embedded Valkey.",

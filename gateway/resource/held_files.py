@@ -80,7 +80,11 @@ class KeptFile:
 
 
 class HeldFiles:
-    """The cached files of one worker."""
+    """The cached files of one worker.
+
+    Not a `BoundedMemory`: whether a file is still what it was is found on disk, by looks that the answers of
+    one event loop iteration share, and a second index, by blob, has to lose an entry with the first.
+    """
 
     def __init__(
         self, *, root: Path, catalogue: Catalogue, clock: Clocks, describe: DescribeFile, max_bytes: int

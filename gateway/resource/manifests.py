@@ -83,7 +83,10 @@ class _Known(msgspec.Struct, frozen=True):
 
 
 class Manifests:
-    """The cached manifests of a process."""
+    """The cached manifests of a process.
+
+    Not a `BoundedMemory`, which is for one thread: manifests are read, and remembered, in threads.
+    """
 
     def __init__(self, clock: Clock, *, max_bytes: int = HELD_BYTES, reads_all_here: bool = False) -> None:
         self.reads = 0  # how many files were read so far
