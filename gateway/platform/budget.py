@@ -7,8 +7,8 @@ again. Each worker counts for itself. A request over the limit says nothing abou
 A source is remembered while its bucket is not full again, so the bucket for all bounds the table too: nothing
 is kept of a source that got no token.
 
-A pure state machine: the time is passed in. It is not a `BoundedMemory`, which drops what was not used for
-the longest time when others come: a caller could have its own empty bucket dropped, and begin with a full one.
+A pure state machine: the time is passed in. It is not a `BoundedMemory`, which makes room by dropping what
+was used least recently: a caller could have its own empty bucket dropped, and begin with a full one.
 """
 
 from __future__ import annotations
