@@ -20,7 +20,7 @@ from msgspec.structs import replace
 
 from gateway.delivery.document import answer_document
 from gateway.delivery.file_answer import PLAIN, answer_file
-from gateway.faces.problem import answer_or_problem
+from gateway.middleware.refusing import answer_or_problem
 from gateway.faces.route import FaceRoute
 from gateway.model.access import Action, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
