@@ -2,10 +2,10 @@
 
     app.add_middleware(GuardMiddleware, process=Cachegate(), routes=[...])
 
-It reads the same settings as the gateway, when it starts and not when it is made: so a module may be imported
-where there are none, and a server may fork after it has imported the app. Each process is a worker of the fleet.
-The middleware starts it with the app. Where the app is mounted in another one, whose server's messages it does
-not get, the outer app's lifespan does:
+It reads the same settings as the gateway, when it starts and not when it is made: so a module may be
+imported where there are none, and a server may fork after it has imported the app. Each process is a worker
+of the fleet. The middleware starts it with the app. Where the app is mounted in another one and gets no
+messages of the server, the outer app's lifespan does:
 
     async def lifespan(app):
         async with cachegate.running():
@@ -77,7 +77,7 @@ class Cachegate:
                 self._users, self._running, self._pipeline = 0, None, None
 
     def readiness(self) -> dict[str, bool]:
-        """Each check of readiness by its name; none while the guard does not run. For a probe of the app's."""
+        """Each check of readiness by its name; none while the guard does not run. For the app's own probe."""
         if self._pipeline is None or self.now_running is None:
             return {"running": False}
         ready = self._pipeline.report()["ready"]

@@ -1,8 +1,8 @@
 """Makes the answer to a refused request; the middleware and what answers at once send the same one.
 
-An admitted request may be refused as well: a precondition failed, or no range lies within the file. The client
-learns this only because it may read the file (I3). The answer names the record of the allow, whose outcome
-has the status.
+An admitted request may be refused as well: a precondition failed, or no range lies within the file. The
+client learns this only because it may read the file (I3). The answer names the record of the allow, whose
+outcome has the status.
 """
 
 from __future__ import annotations

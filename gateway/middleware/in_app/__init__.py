@@ -1,12 +1,7 @@
 """The guard in front of somebody else's ASGI app: what `gateway.middleware` offers to other people.
 
-guard.py        `GuardMiddleware`, the one that they mount
-declared.py     what they declare of their routes
-paths.py        one spelling of each path, and templates that are matched as the app's router matches them
-taken.py        which of its routes the app will take
-run.py          one run of the app for one request, whatever the guard decides meanwhile
-lifespan.py     the guard is started and ended with the app
-running.py      what the process has to offer: the guard and what belongs to it
-admitted.py     what a handler sees of the decision
-cache_file.py   the response with the file that was decided about
+`GuardMiddleware` (`guard.py`) is the one that they mount, over routes that they declare (`declared.py`) in
+paths that the guard and the app's router read alike (`paths.py`, `taken.py`). It runs the app once for each
+request (`run.py`), and lives with it (`lifespan.py`) on what the process offers (`running.py`). A handler
+sees the decision (`admitted.py`), and answers with the file that it was about (`cache_file.py`).
 """

@@ -1,7 +1,7 @@
 """The response with the file that was decided about: `return CacheFile(admitted)`.
 
-It sends the file that the guard has opened, never one that is looked up by a name again (I4): with ETag, ranges,
-conditions and HEAD as on our own routes, checked between its steps, and verified against its pin.
+It sends the file that the guard has opened, never one that is looked up by a name again (I4): with ETag,
+ranges, conditions and HEAD as on our own routes, checked between its steps, and verified against its pin.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class CacheFile(Response):
         super().__init__(background=background)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it. When the guard decides anew before the first byte, the file of the new decision is sent."""
+        """Send it. If the guard decides anew before the first byte, the file of the new decision is sent."""
         run: Run = scope[RUN]
         run.is_held = True
         try:

@@ -2,9 +2,9 @@
 
     app.add_middleware(GuardMiddleware, process=Cachegate(), routes=[file_route(...), ...])
 
-It is the same guard as in our own server: the same decisions, records and last check before the first byte. What
-it adds is what differs in a foreign app and under a foreign server: the guard starts and ends with the app's
-lifespan, paths are read as the app's router reads them, and the app runs once for each request.
+It is the same guard as in our own server: the same decisions, records and last check before the first byte.
+What it adds is what differs in a foreign app and under a foreign server: the guard starts and ends with the
+app's lifespan, paths are read as the app's router reads them, and the app runs once for each request.
 
 Until the guard runs, every declared route but the unguarded ones is 503, and every other path as well.
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 DECLARED = "cachegate.declared"
 NOT_RUNNING = (
-    "it was not started, so every request is refused. The server has to send lifespan messages to the app; for "
-    "an app that is mounted in another one, enter `running()` in the lifespan of the outer one"
+    "it was not started, so every request is refused. The server has to send lifespan messages to the app; "
+    "for an app that is mounted in another one, enter `running()` in the lifespan of the outer one"
 )
 
 

@@ -1,8 +1,8 @@
 """The guard is started before the app and ended after it, by the server's lifespan messages.
 
 What keeps the guard from starting (no state folder, no Redis, a pepper that does not match) is said to the
-server as a failed start, with its cause: a server then ends instead of answering 503 to everything. An app that
-knows no lifespan is fine; then only the guard has one.
+server as a failed start, with its cause: a server then ends instead of answering 503 to everything. An app
+that knows no lifespan is fine; then only the guard has one.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class Run:
         self._settle(None)
 
     async def end(self, *, is_cut: bool = False) -> None:
-        """After the guard is done: wait for the app's background tasks, or end a run that may send no more."""
+        """After the guard is done: wait for the app's background tasks, or end a run that may not go on."""
         task = self._task
         if task is None:
             return

@@ -1,9 +1,9 @@
 """Which route of a Starlette or FastAPI app the app's own router will take for a path.
 
-What was decided has to be what is served (I4). A declared path may match a request for which the app has a more
-special route that nobody declared. So the app's routes are asked, in their order, as its router does. Where
-they cannot be asked (another framework), the declarations alone decide; `run.py` then compares the parameters
-once the router has set them.
+What was decided has to be what is served (I4). A declared path may match a request for which the app has a
+more special route that nobody declared. So the app's routes are asked, in their order, as its router does.
+Where they cannot be asked (another framework), the declarations alone decide; `run.py` then compares the
+parameters once the router has set them.
 """
 
 from __future__ import annotations

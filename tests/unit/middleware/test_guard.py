@@ -347,9 +347,7 @@ async def test_other_protocols_do_not_pass():
     async def send(message):
         sent.append(message)
 
-    layer = ChokePoint(
-        None, guard=None, routes=[FILES], clock=None, telemetry=Telemetry(), transfers=None
-    )
+    layer = ChokePoint(None, guard=None, routes=[FILES], clock=None, telemetry=Telemetry(), transfers=None)
     await layer({"type": "websocket"}, None, send)
     assert [message["type"] for message in sent] == ["websocket.close"]
 
