@@ -103,6 +103,15 @@ class ChokePoint:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
+    def record_refused_socket(self, scope: Scope) -> None:
+        """Record a WebSocket that is refused, as a request without a route."""
+        request, _ = self._read({**scope, "method": "GET"})
+        try:
+            self._guard.decline(Rejection(request=request, reason=Reason.NO_ROUTE))
+        except Unavailable as failure:
+            self._telemetry.failed(failure)
+        self._telemetry.decided(request.route, Reason.NO_ROUTE)
+
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, route = self._read(scope)
         meter = Meter(asyncio.get_running_loop().time(), scope.get(SENT))

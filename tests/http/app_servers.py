@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 SERVERS = ("uvicorn", "hypercorn", "granian")
-START_SECONDS = 60
+PYTHONPATH = os.pathsep.join(map(str, (HERE, HERE.parents[1] / "docs" / "examples")))
 
 
 def command(server: str, app: str, port: int, *, workers: int = 1, root_path: str = "") -> list[str]:
@@ -63,7 +63,7 @@ def running(
     with log.open("w") as output:
         process = subprocess.Popen(
             command(server, app, wire.port, **more),
-            env=environment | {"MARKS": str(marks), "PYTHONPATH": str(HERE)},
+            env=environment | {"MARKS": str(marks), "PYTHONPATH": PYTHONPATH},
             cwd=folder,
             stdout=output,
             stderr=output,

@@ -383,9 +383,18 @@ def socket_status(served, path, token=None):
         return int(connection.recv(4096).split()[1])
 
 
-def test_websockets_are_refused(served, token):
+def test_websockets_are_refused_and_recorded(served, token, furnished):
+    def refused():
+        return sum(
+            one.get("reason") == "no-route" and one["request"]["route"] == "-"
+            for one in furnished[0].records()
+            if "request" in one
+        )
+
+    before = refused()
     for path in ("/socket", "/other", "/files/x"):
         assert socket_status(served, path, token) == 403
+    assert refused() > before
 
 
 @pytest.mark.parametrize("server", SERVERS)

@@ -78,8 +78,11 @@ class GuardMiddleware:
         declared = next(iter(self._candidates(scope)), None) if self._passes_websockets else None
         if declared is not None and declared.guarded is None:
             await self._app(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008})
+            return
+        running = self._process.now_running
+        if running is not None:
+            self._choke_point(running).record_refused_socket({**scope, DECLARED: None})
+        await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         declared = self._find(scope)
