@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from gateway.model.routes import Forwarding
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
-    from gateway.transfers import Transfer, Transfers
+    from gateway.transfers import ClientEnd, Transfer, Transfers
 
 RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
@@ -362,6 +362,7 @@ class ChokePoint:
                 outcome = meter.outcome(asyncio.get_running_loop().time())
                 for one in receipts:
                     self._close(one, outcome)
+        _verify_told(meter, transfer, client)
 
     def _confirm(self, receipts: tuple[Receipt, ...], forwarding: Forwarding | None) -> None:
         """The guard's last check."""
@@ -450,6 +451,12 @@ def raw_path_of(scope: Scope) -> bytes:
     raw_path: bytes = scope.get("raw_path") or b""
     root = scope.get("root_path", "").encode()
     return raw_path[len(root) :] if root and raw_path.startswith(root + b"/") else raw_path
+
+
+def _verify_told(meter: Meter, transfer: Transfer, client: ClientEnd) -> None:
+    """Raises `WithdrawnError` where the request was cut before its answer began, and the caller still waits."""
+    if not meter.status and transfer.cut is not None and not client.can_abort:
+        raise WithdrawnError
 
 
 def _held_body_bytes(route: Declared) -> int:

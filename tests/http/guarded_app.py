@@ -6,6 +6,7 @@ guard, included routers, background tasks, streams, and routes that nobody decla
 
 import asyncio
 import os
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +48,7 @@ ROUTES = [
     model_route("/later/{model:path}"),
     model_route("/sendfile/{model:path}", methods=["GET"]),
     model_route("/slow/{model:path}"),
+    model_route("/thread/{model:path}"),
     model_route("/teapot/{model:path}", methods=["GET"]),
     model_route("/broken/{model:path}", methods=["GET", "HEAD"]),
     model_route("/stubborn/{model:path}", methods=["GET"]),
@@ -150,6 +152,13 @@ def build(**more):
         mark("slow-runs")
         while not (MARKS / "slow-goes-on").exists():
             await asyncio.sleep(0.01)
+        return facts(decided)
+
+    @app.post("/thread/{model:path}")
+    def thread(decided: Decided):
+        mark("slow-runs")
+        while not (MARKS / "slow-goes-on").exists():
+            time.sleep(0.01)
         return facts(decided)
 
     @app.get("/teapot/{model:path}")

@@ -330,18 +330,20 @@ def test_a_download_is_cut_when_its_key_is_revoked(served, furnished, path):
 
 
 @contextmanager
-def slow_run(served, token):
-    """A request whose handler has begun and waits; leaving goes on, and reads the answer."""
+def slow_run(served, token, path="/slow/acme/cars/1", *, goes_on_first=True):
+    """A request whose handler has begun, and waits. At the end it goes on, before or after its answer is read."""
     runs, goes_on = served.marks / "slow-runs", served.marks / "slow-goes-on"
     for one in (runs, goes_on):
         one.unlink(missing_ok=True)
     answers = []
     with served.wire.connect(60) as connection:
-        connection.sendall(request_bytes("POST", "/slow/acme/cars/1", token, (("Content-Length", "0"),)))
+        connection.sendall(request_bytes("POST", path, token, (("Content-Length", "0"),)))
         wait_until(runs.exists)
         yield answers
-        goes_on.touch()
+        if goes_on_first:
+            goes_on.touch()
         answers.append(served.wire.read(connection))
+        goes_on.touch()
     assert runs.read_text() == "x"  # the handler ran once
 
 
@@ -352,6 +354,15 @@ def test_a_key_that_is_revoked_while_the_handler_runs_gets_nothing_of_its_answer
         installation.run("keys", "revoke", key["key_id"])
     assert answers[0].status == 401
     assert b"acme" not in answers[0].body
+
+
+@pytest.mark.parametrize("path", ["/slow/acme/cars/1", "/thread/acme/cars/1"])
+def test_a_revoked_caller_is_refused_while_the_handler_still_runs(served, furnished, path):
+    installation, _ = furnished
+    key = installation.json("keys", "create", "--tenant", "acme")
+    with slow_run(served, key["token"], path, goes_on_first=False) as answers:
+        installation.run("keys", "revoke", key["key_id"])
+    assert answers[0].status == 401
 
 
 def test_a_fact_that_changes_while_the_handler_runs_is_decided_anew_and_the_handler_is_not_run_again(

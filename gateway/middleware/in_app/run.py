@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.middleware.guard import METER, RECEIPT, ROUTE
 from gateway.middleware.sending import bound_to
-from gateway.model.errors import Reason, Refusal, WithdrawnError
+from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,6 +82,8 @@ class Run:
         self._guard_send, self._server_receive = send, receive
         if self._task is None:
             self._begin()
+        elif self._over is not None:
+            raise self._over
         else:
             self._decided.set()
         task = self._task
@@ -90,7 +92,7 @@ class Run:
         try:
             await asyncio.wait({turn, task}, return_when=asyncio.FIRST_COMPLETED)
         except asyncio.CancelledError:
-            await self.end(is_cut=True)
+            self._cut(task)  # not waited for here: it may be a thread, and the caller is owed a refusal
             raise
         if turn.done():
             turn.result()
@@ -112,8 +114,7 @@ class Run:
         if task is None:
             return
         if is_cut or not self._is_finished:
-            self._over = self._over or asyncio.CancelledError()
-            task.cancel()
+            self._cut(task)
             await asyncio.wait({task})
             if not task.cancelled():
                 task.exception()  # retrieved: the guard has answered for it, and logged what was its own
@@ -176,6 +177,10 @@ class Run:
         kept = {name: offer for name, offer in offered.items() if not name.startswith(_HIDDEN)}
         self._scope["extensions"] = kept
         self._task = asyncio.ensure_future(self._app(self._scope, self.receive, self.send))
+
+    def _cut(self, task: asyncio.Task[None]) -> None:
+        self._over = self._over or Unavailable("guard", "the run of the app was ended", Reason.FACTS_MOVED)
+        task.cancel()
 
     def _checked(self, message: Message) -> Message:
         """A message of the app's that the guard can see. A HEAD has no body, whatever the app sends."""
