@@ -454,7 +454,7 @@ def raw_path_of(scope: Scope) -> bytes:
 
 
 def _verify_told(meter: Meter, transfer: Transfer, client: ClientEnd) -> None:
-    """Raises `WithdrawnError` where the request was cut before its answer began, and the caller still waits."""
+    """Raises `WithdrawnError` for a request that was cut before its answer began, if its caller waits."""
     if not meter.status and transfer.cut is not None and not client.can_abort:
         raise WithdrawnError
 

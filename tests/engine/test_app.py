@@ -101,6 +101,7 @@ def wire(engine, installed, _provider, new_wire, tmp_path_factory):
         process.terminate()
         process.wait(60)
         assert "Traceback" not in (place / "log").read_text()
+        installed.verify_audit()
 
 
 @pytest.fixture

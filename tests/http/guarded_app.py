@@ -73,11 +73,12 @@ def mark(name):
         file.write("x")
 
 
-def build(**more):
+def build(*, is_wrapped=False, **more):
     cachegate = Cachegate()
     app = FastAPI(lifespan=lifespan)
     app.add_middleware(GZipMiddleware, minimum_size=1 << 30)  # inside the guard
-    app.add_middleware(GuardMiddleware, process=cachegate, routes=ROUTES, **more)
+    if not is_wrapped:
+        app.add_middleware(GuardMiddleware, process=cachegate, routes=ROUTES, **more)
     app.add_middleware(CORSMiddleware, allow_origins=["https://app.example"])  # outside of it
     router = APIRouter()
 
@@ -212,6 +213,9 @@ def facts(decided):
 
 app, _ = build()
 app_with_sockets, _ = build(websockets="pass")
+
+_plain, _wrapping = build(is_wrapped=True)
+wrapped = GuardMiddleware(_plain, process=_wrapping, routes=ROUTES)
 
 _inner, _inner_cachegate = build()
 

@@ -5,8 +5,12 @@ The one that runs models is in `tests/engine/test_app.py`.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
+
+import pytest
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.configuration.sources import load_settings
@@ -23,6 +27,19 @@ def test_the_page_shows_the_examples_as_they_are_run():
     page = PAGE.read_text()
     for example in EXAMPLES.glob("*.py"):
         assert f"```python\n{example.read_text()}```" in page, example.name
+
+
+@pytest.mark.slow
+def test_an_app_that_is_checked_by_types_finds_ours(tmp_path):
+    wrong = (EXAMPLES / "files_app.py").read_text().replace("CacheFile(decided)", "CacheFile(decided.secret)")
+    (tmp_path / "wrong.py").write_text(wrong)
+    checked = {}
+    for app in (EXAMPLES / "files_app.py", tmp_path / "wrong.py"):
+        command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", tmp_path / "cache", app]
+        done = subprocess.run(command, cwd=EXAMPLES.parents[1], capture_output=True, text=True, check=False)
+        checked[app.name] = done.stdout
+    assert "no issues" in checked["files_app.py"]
+    assert "[arg-type]" in checked["wrong.py"]
 
 
 def test_the_app_serves_files_to_those_who_may_read_them(installation_here, new_wire, tmp_path):

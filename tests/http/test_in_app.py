@@ -49,6 +49,7 @@ def furnished(new_installation):
     installation.run("models", "alias", "acme-cars", "acme/cars/1")
     with fact_server(load_settings(installation.variables())) as url:
         yield installation, url
+    installation.verify_audit()  # the chains of all processes ended whole
 
 
 @pytest.fixture(scope="module")
@@ -331,7 +332,7 @@ def test_a_download_is_cut_when_its_key_is_revoked(served, furnished, path):
 
 @contextmanager
 def slow_run(served, token, path="/slow/acme/cars/1", *, goes_on_first=True):
-    """A request whose handler has begun, and waits. At the end it goes on, before or after its answer is read."""
+    """A request whose handler has begun, and waits. It goes on before or after the answer is read."""
     runs, goes_on = served.marks / "slow-runs", served.marks / "slow-goes-on"
     for one in (runs, goes_on):
         one.unlink(missing_ok=True)
@@ -433,6 +434,14 @@ class TestStarts:
                 answer = served.wire.get("/inner" + path, token)
                 assert (answer.status, answer.record_id) == (503, "00000000-0000-0000-0000-000000000000")
             assert "running()" in served.log()
+
+    def test_an_app_that_is_wrapped_as_a_whole_is_guarded_alike(self, serving, server, token):
+        with serving(server, "guarded_app:wrapped") as served:
+            assert served.wire.get(FILES + "small.txt", token).body == SMALL
+            assert served.wire.get(THEIRS, token).status == 404
+            assert served.wire.get("/undeclared", token).status == 404
+            assert post(served.wire, "/infer/acme/cars/1/classes", token).status == 404
+            assert json.loads(post(served.wire, "/infer/acme/cars/1", token).body)["state"] == "yes"
 
     def test_a_root_path_is_taken_off(self, serving, server, token):
         prefix = "/api" if server == "granian" else ""  # the others are told of a prefix that was taken off
