@@ -185,7 +185,7 @@ def build(*, is_wrapped=False, **more):
 
     @app.get("/me")
     async def me(decided: Decided):
-        return {"tenant": decided.principal.tenant, "key": decided.principal.key_id}
+        return {"tenant": decided.principal.tenant, "process": os.getpid()}
 
     @app.websocket("/socket")
     async def socket(websocket: WebSocket):

@@ -38,7 +38,7 @@ READS = ("GET", "HEAD")
 
 
 class RequestHead(msgspec.Struct, frozen=True, kw_only=True):
-    """What a function sees that finds the model of a request; the caller is known to have a valid key.
+    """What a function sees that finds the model of a request. Nothing in it has been decided about yet.
 
     `parameters` are those of the path. `body` is the whole body, of at most `max_body_bytes`.
     """

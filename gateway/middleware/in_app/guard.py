@@ -15,6 +15,7 @@ declaration says.
 from __future__ import annotations
 
 from functools import partial
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 from gateway.middleware.guard import ChokePoint, raw_path_of
@@ -24,6 +25,7 @@ from gateway.middleware.in_app.run import RUN, Run
 from gateway.middleware.in_app.taken import find_parameters, find_routes
 from gateway.middleware.sending import bound_to, send_whole
 from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.problems import UNRECORDED, problem_of
 from gateway.telemetry import Telemetry
 
@@ -61,6 +63,9 @@ class GuardMiddleware:
         self._routes = tuple(routes)
         if not any(one.guarded is not None for one in self._routes):
             raise Misconfigured("GuardMiddleware", "no guarded route is declared, so nothing is protected")
+        for one, another in combinations(self._routes, 2):
+            if one.path.template == another.path.template and set(one.methods) & set(another.methods):
+                raise Misconfigured(one.path.template, "is declared twice for one method")
         self._passes_websockets = websockets == "pass"
         self._built: tuple[Running, ChokePoint] | None = None
         self._log = Telemetry()
@@ -125,6 +130,8 @@ class GuardMiddleware:
     def _candidates(self, scope: Scope) -> list[AppRoute]:
         """The declared routes that match the path, in order, the guarded ones before the others."""
         raw_path = raw_path_of(scope)
+        if len(raw_path) > MAX_TARGET_BYTES:  # before anything is matched with it
+            return []
         text = read_path(raw_path)
         if text is None or not is_as_served(scope, text):
             return []

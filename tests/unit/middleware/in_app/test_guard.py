@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.middleware import GuardMiddleware, admitted, caller_route, unguarded_route
+from gateway.middleware import GuardMiddleware, admitted, caller_route, model_route, unguarded_route
 from gateway.model.errors import Misconfigured, Reason
+from gateway.model.limits import MAX_TARGET_BYTES
 from gateway.problems import UNRECORDED
 
 pytestmark = pytest.mark.anyio
@@ -43,6 +44,28 @@ async def test_what_is_not_declared_or_could_be_read_in_two_ways_is_not_there(wo
     asked = await world(hello).ask(path, **more)
     assert (asked.status, asked.gate.requests) == (404, [])
     assert [one.reason for one in asked.gate.rejections] == [Reason.NO_ROUTE]
+
+
+async def test_a_path_that_is_too_long_is_matched_with_nothing(world):
+    asked = await world(hello).ask(b"/m/" + b"x" * MAX_TARGET_BYTES)
+    assert asked.status == 414
+
+
+async def test_one_path_may_mean_two_things_by_two_methods(world):
+    asked = world(hello)
+    asked.middleware = GuardMiddleware(
+        hello,
+        process=asked.process,
+        routes=[
+            unguarded_route("/x"),
+            model_route("/x", methods=["POST"], model=lambda _head: "acme/cars/1"),
+        ],
+    )
+    assert ((await asked.ask(b"/x")).status, asked.gate.requests) == (200, [])
+    asked.sent.clear()
+    assert ((await asked.ask(b"/x", method="POST")).status, len(asked.gate.requests)) == (200, 1)
+    asked.sent.clear()
+    assert (await asked.ask(b"/x", method="PUT")).status == 405
 
 
 async def test_an_unguarded_route_has_no_decision(world):
@@ -102,7 +125,15 @@ async def test_a_websocket_is_passed_where_setting_and_declaration_say_so(world,
     assert [one.reason for one in asked.gate.rejections] == ([] if is_passed else [Reason.NO_ROUTE])
 
 
-@pytest.mark.parametrize("more", [{"routes": []}, {"routes": [unguarded_route("/a")]}, {"websockets": "yes"}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"routes": []},
+        {"routes": [unguarded_route("/a")]},
+        {"routes": [caller_route("/a"), unguarded_route("/a", methods=["POST", "GET"])]},
+        {"websockets": "yes"},
+    ],
+)
 def test_a_guard_that_would_protect_nothing_stops_the_start(process, gate, more):
     with pytest.raises(Misconfigured):
         GuardMiddleware(hello, **{"process": process(gate()), "routes": [caller_route("/me")], **more})
