@@ -269,6 +269,7 @@ def test_every_command_is_documented_with_all_its_options_and_no_other_is():
 OTHER_OPTIONS = {
     "--fail-with-body",  # curl
     "--user", "--read-only", "--cap-drop",  # podman
+    "--app-dir", "--no-access-log", "--no-proxy-headers",  # uvicorn
     "--require-hashes", "--requirement", "--dest", "--no-index", "--find-links",  # pip
 }  # fmt: skip
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')

@@ -22,7 +22,17 @@ PYTHONPATH = os.pathsep.join(map(str, (HERE, HERE.parents[1] / "docs" / "example
 def command(server: str, app: str, port: int, *, workers: int = 1, root_path: str = "") -> list[str]:
     """The command line of a server."""
     common = {
-        "uvicorn": ["-m", "uvicorn", app, "--host", "127.0.0.1", "--port", str(port), "--no-access-log"],
+        "uvicorn": [
+            "-m",
+            "uvicorn",
+            app,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--no-access-log",
+            "--no-proxy-headers",
+        ],
         "hypercorn": ["-m", "hypercorn", app, "--bind", f"127.0.0.1:{port}"],
         "granian": ["-m", "granian", "--interface", "asgi", "--host", "127.0.0.1", "--port", str(port), app],
     }[server]

@@ -267,6 +267,12 @@ def test_the_host_and_forwarding_headers_decide_nothing(served, token):
     assert absolute.status in {400, 404}
 
 
+def test_a_key_that_is_bound_to_networks_is_not_used_from_elsewhere_by_a_header(served, furnished):
+    key = furnished[0].json("keys", "create", "--tenant", "acme", "--networks", "203.0.113.0/24")
+    for name in ("X-Forwarded-For", "X-Real-IP", "Client-IP"):
+        assert served.wire.get("/me", key["token"], headers=((name, "203.0.113.7"),)).status == 401
+
+
 def test_an_unguarded_route_passes_everybody_and_has_no_decision(served):
     assert json.loads(served.wire.get("/open").body) == {"open": True}
     assert served.wire.get("/open").header("cachegate-record") is None
