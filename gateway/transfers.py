@@ -59,13 +59,22 @@ async def _at_once() -> None:
     return
 
 
+def _nothing() -> None:
+    """What a server does that cannot abort a connection."""
+
+
 class ClientEnd(msgspec.Struct, frozen=True, kw_only=True):
     """What the server can tell about a client's connection, and do to it; defaults for other servers."""
 
     drained: Callable[[], Awaitable[None]] = _at_once  # returns once there is room in the write buffer
-    abort: Callable[[], None] = lambda: None  # resets the connection and drops what is buffered
+    abort: Callable[[], None] = _nothing  # resets the connection and drops what is buffered
     has_gone: Callable[[], bool] = lambda: False  # whether the client left before its answer was written
     has_stall_clock: bool = False  # whether the server cuts a client that takes nothing, whatever was written
+
+    @property
+    def can_abort(self) -> bool:
+        """Whether the server can abort the connection: after a cut, nothing more is sent to it."""
+        return self.abort is not _nothing
 
 
 class Transfer:

@@ -25,7 +25,7 @@ from gateway.delivery.file_answer import Means
 from gateway.faces import check, content, identity
 from gateway.faces.route import declarations
 from gateway.middleware.at_once import SynchronousCore
-from gateway.middleware.guard import GuardMiddleware
+from gateway.middleware.guard import ChokePoint
 from gateway.middleware.health import HEALTH_PATH, HealthMiddleware
 from gateway.middleware.routes import UNROUTED
 from gateway.model.access import WireRequest
@@ -83,7 +83,7 @@ class Worker:
                 yield
 
         guard = Middleware(
-            GuardMiddleware,
+            ChokePoint,
             guard=self.pipeline.guard,
             routes=self._routes,
             clock=self.pipeline.clock,

@@ -20,8 +20,8 @@ from msgspec.structs import replace
 
 from gateway.delivery.document import answer_document
 from gateway.delivery.file_answer import PLAIN, answer_file
-from gateway.faces.problem import answer_or_problem
 from gateway.faces.route import FaceRoute
+from gateway.middleware.refusing import answer_or_problem
 from gateway.model.access import Action, Page, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.escapes import decode_once

@@ -19,8 +19,8 @@ from msgspec.structs import replace
 from gateway.credential.extract_link import extract_link
 from gateway.delivery.file_answer import PLAIN
 from gateway.faces.content import READS, file_answers
-from gateway.faces.problem import answer_or_problem
 from gateway.faces.route import FaceRoute
+from gateway.middleware.refusing import answer_or_problem
 from gateway.model.access import Action, Resource
 from gateway.model.routes import GuardedRoute
 from gateway.model.verdicts import RelayedFile

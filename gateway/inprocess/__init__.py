@@ -7,6 +7,7 @@ and get only the results that the process computes with the model.
     hook_request.py     a hook's question as a request that the guard can decide
     process.py          a worker's pipeline on a thread of its own, and how a hook waits for it
     access_manager.py   `CachegateAccessManager`, the engine's hooks
+    app.py              `Cachegate`, the guard of a process with an ASGI app of its own
     instances.py        optional cache of loaded models
     engine.py           what is imported from the engine, late: it imports torch
     loading.py          `guarded_loading`: all of it, with the arguments that close other ways to load

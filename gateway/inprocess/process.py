@@ -21,26 +21,24 @@ import os
 import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import msgspec
 from msgspec.structs import replace
 
-from gateway.adapters.embedded_valkey import RunningValkey
-from gateway.assembly.pipeline import Pipeline
 from gateway.authorized_files import AuthorizedFiles
 from gateway.model.access import ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.listings import ModelListing, PackageListing
 from gateway.model.verdicts import Declined, Ending, Outcome
-from gateway.operations.session import fact_server, open_session, verify_rights
-from gateway.operations.setup import ensure_policy
+from gateway.operations.own_pipeline import own_pipeline
 from gateway.operations.state_folder import verify_state
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from gateway.assembly.pipeline import Pipeline
     from gateway.configuration.settings import Settings
     from gateway.inprocess.hook_request import HookRequest
     from gateway.model.names import KeyId, ModelId
@@ -123,19 +121,12 @@ class GuardedProcess:
             self._started.set_exception(failure)
 
     async def _live(self) -> None:
-        server = fact_server(self._settings)
-        watched = server.watched() if isinstance(server, RunningValkey) else nullcontext()
-        with server as url, watched:
-            async with open_session(self._settings) as session:  # verifies the pepper
-                await verify_rights(session)
-                await ensure_policy(session)
-            # Blobs are hashed ahead by gateways that serve the cache, not by a process that computes
-            # predictions.
-            pipeline = Pipeline(dataclasses.replace(self._settings, pin_in_background=False), url)
+        # Blobs are hashed ahead by gateways that serve the cache, not by a process that computes predictions.
+        settings = dataclasses.replace(self._settings, pin_in_background=False)
+        async with own_pipeline(settings) as pipeline:
             live = _Live(pipeline, asyncio.get_running_loop())
-            async with pipeline.running():
-                self._started.set_result(live)
-                await live.stopped.wait()
+            self._started.set_result(live)
+            await live.stopped.wait()
 
 
 class _Live:

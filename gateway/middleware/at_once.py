@@ -258,7 +258,7 @@ class SynchronousCore:
         client: ClientConnection,
         now: float,
     ) -> WireRequest:
-        """The request, as `GuardMiddleware` reads it."""
+        """The request, as `ChokePoint` reads it."""
         headers, peer = parsed.headers, client.memo
         if not isinstance(peer, Peer):
             peer = client.memo = Peer(client.peer, self._trusted_proxies)

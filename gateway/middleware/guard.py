@@ -1,6 +1,6 @@
-"""The guard as pure ASGI middleware: mount it in front of any app that serves from the shared caches.
+"""The guard as pure ASGI middleware. Other people mount it as `GuardMiddleware` (`in_app/guard.py`).
 
-    app = GuardMiddleware(app, guard=guard, transfers=transfers, routes=[...], clock=..., telemetry=...)
+    app = ChokePoint(app, guard=guard, transfers=transfers, routes=[...], clock=..., telemetry=...)
 
 It reads the raw path only (never `request.url`, `scope["path"]` or the Host header, I4), finds the declared
 route by its shape, and has the guard decide and record. Then it calls the app with the `Receipt` in
@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from gateway.audit.record_fields import secrets_of
 from gateway.credential.client import Peer, TrustedNetworks
+from gateway.credential.extract import extract
 from gateway.middleware.bodies import HELD_BODIES, Bodies
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import answer_taken, read_body
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from gateway.model.routes import Forwarding
     from gateway.model.verdicts import Receipt
     from gateway.telemetry import Telemetry
-    from gateway.transfers import Transfer, Transfers
+    from gateway.transfers import ClientEnd, Transfer, Transfers
 
 RECEIPT = "cachegate.receipt"
 ROUTE = "cachegate.route"
@@ -65,7 +66,7 @@ DEGRADED = (b"cachegate-degraded", b"last-known-good")
 NOBODY = TrustedNetworks()
 
 
-class GuardMiddleware:
+class ChokePoint:
     """The single choke point in front of an ASGI app (I4)."""
 
     def __init__(
@@ -78,16 +79,19 @@ class GuardMiddleware:
         telemetry: Telemetry,
         transfers: Transfers,
         trusted_proxies: TrustedNetworks = NOBODY,
+        find_route: Callable[[Scope, bytes], Declared | None] | None = None,
     ) -> None:
+        """`find_route` finds the declared route of a raw path, where its shape alone does not tell."""
         self._app = app
         self._guard = guard
         declared = tuple(routes)
-        self._routes = Routes(declared)
+        shapes = Routes(declared)
+        self._find_route = find_route or (lambda _scope, raw_path: shapes.find(raw_path))
         self._clock = clock
         self._telemetry = telemetry
         self._transfers = transfers
         self._trusted_proxies = trusted_proxies
-        largest = max((one.max_body_bytes for one in declared if isinstance(one, ForwardedRoute)), default=0)
+        largest = max(map(_held_body_bytes, declared))
         self._bodies = Bodies(HELD_BODIES * largest)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,6 +102,15 @@ class GuardMiddleware:
             await self._http(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
+
+    def record_refused_socket(self, scope: Scope) -> None:
+        """Record a WebSocket that is refused, as a request without a route."""
+        request, _ = self._read({**scope, "method": "GET"})
+        try:
+            self._guard.decline(Rejection(request=request, reason=Reason.NO_ROUTE))
+        except Unavailable as failure:
+            self._telemetry.failed(failure)
+        self._telemetry.decided(request.route, Reason.NO_ROUTE)
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, route = self._read(scope)
@@ -138,6 +151,9 @@ class GuardMiddleware:
         if route.form_bytes:
             await self._answer_form(scope, receive, send, request, route, meter)
             return
+        if route.reads_body:
+            await self._answer_body(scope, receive, send, request, route, meter)
+            return
         await self._answer_guarded(scope, receive, send, request, route, meter)
 
     async def _answer_form(
@@ -160,6 +176,29 @@ class GuardMiddleware:
             await self._answer_guarded(scope, receive, send, request, route, meter)
         except Exception as error:  # noqa: BLE001 -- as in `_http`, which does not know the form's secrets
             await self._fail(error, request, route, meter, send)
+
+    async def _answer_body(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: GuardedRoute,
+        meter: Meter,
+    ) -> None:
+        """Read the body that names the resource. A key that is refused whatever it says is refused before."""
+        try:
+            key = extract(request.headers, request.query)
+            declined = await self._guard.find_refusal(request, key)
+            if declined is not None:
+                await self._decline(request, route, declined, meter.counting(send))
+                return
+            with self._bodies.holding(request.client) as held:
+                body = await self._bodies.read(receive, route.body_bytes, held)
+                named = replace(request, form=body)
+                await self._answer_guarded(scope, receive, send, named, route, meter)
+        except Refusal as refusal:
+            await self._refuse(_rejected(request, refusal), route, meter, send)
 
     async def _answer_guarded(
         self,
@@ -323,6 +362,7 @@ class GuardMiddleware:
                 outcome = meter.outcome(asyncio.get_running_loop().time())
                 for one in receipts:
                     self._close(one, outcome)
+        _verify_told(meter, transfer, client)
 
     def _confirm(self, receipts: tuple[Receipt, ...], forwarding: Forwarding | None) -> None:
         """The guard's last check."""
@@ -374,12 +414,9 @@ class GuardMiddleware:
 
     def _read(self, scope: Scope) -> tuple[WireRequest, Declared | None]:
         """The request as received. From a server without `raw_path` in its scope, nothing is served."""
-        raw_path: bytes = scope.get("raw_path") or b""
-        root = scope.get("root_path", "").encode()
-        if root and raw_path.startswith(root + b"/"):
-            raw_path = raw_path[len(root) :]
+        raw_path = raw_path_of(scope)
         headers = tuple(scope["headers"])
-        route = self._routes.find(raw_path)
+        route = self._find_route(scope, raw_path)
         address = scope.get("client")
         peer = Peer(address[0] if address else None, self._trusted_proxies)
         request = WireRequest(
@@ -407,6 +444,26 @@ class GuardMiddleware:
             return self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
         except Unavailable:
             return Declined(reason=Reason.INTERNAL, record_id=UNRECORDED)
+
+
+def raw_path_of(scope: Scope) -> bytes:
+    """The raw path below the mount of the app; empty from a server that does not tell it."""
+    raw_path: bytes = scope.get("raw_path") or b""
+    root = scope.get("root_path", "").encode()
+    return raw_path[len(root) :] if root and raw_path.startswith(root + b"/") else raw_path
+
+
+def _verify_told(meter: Meter, transfer: Transfer, client: ClientEnd) -> None:
+    """Raises `WithdrawnError` for a request that was cut before its answer began, if its caller waits."""
+    if not meter.status and transfer.cut is not None and not client.can_abort:
+        raise WithdrawnError
+
+
+def _held_body_bytes(route: Declared) -> int:
+    """How much of a body is held in memory for a decision."""
+    if isinstance(route, ForwardedRoute):
+        return route.max_body_bytes
+    return route.body_bytes if isinstance(route, GuardedRoute) and route.reads_body else 0
 
 
 def _with_headers(send: Send, more: tuple[tuple[bytes, bytes], ...]) -> Send:

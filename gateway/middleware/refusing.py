@@ -1,9 +1,15 @@
-"""Makes the answer to a refused request; the middleware and what answers at once send the same one."""
+"""Makes the answer to a refused request; the middleware and what answers at once send the same one.
+
+An admitted request may be refused as well: a precondition failed, or no range lies within the file. The
+client learns this only because it may read the file (I3). The answer names the record of the allow, whose
+outcome has the status.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.delivery.file_answer import RefusedFile
 from gateway.model.errors import Reason
 from gateway.model.routes import ForwardedRoute, GuardedRoute
 from gateway.problems import problem_of, problem_with_detail
@@ -14,7 +20,15 @@ if TYPE_CHECKING:
     from gateway.middleware.routes import Declared
     from gateway.model.access import WireRequest
     from gateway.model.answers import Answer
-    from gateway.model.verdicts import Declined
+    from gateway.model.verdicts import Declined, Receipt
+
+
+def answer_or_problem(made: Answer | RefusedFile, receipt: Receipt) -> Answer:
+    """The answer that was made, or the problem with the reason why there is none."""
+    if not isinstance(made, RefusedFile):
+        return made
+    problem = problem_of(made.reason, receipt.admission.request.route)
+    return problem.answer(receipt.record_id, *made.headers)
 
 
 def answer_refused(declined: Declined, request: WireRequest, route: Declared | None) -> Answer:

@@ -26,7 +26,7 @@ class Routes:
     def __init__(self, declared: Iterable[Declared]) -> None:
         self._routes = tuple(declared)
         if not self._routes:
-            raise Misconfigured("GuardMiddleware", "no guarded route is declared, so nothing could be served")
+            raise Misconfigured("ChokePoint", "no guarded route is declared, so nothing could be served")
 
     def find(self, raw_path: bytes) -> Declared | None:
         """The route with this shape; None when there is none."""

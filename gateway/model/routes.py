@@ -32,6 +32,8 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `answer` makes the answer of an admitted request, as a value, or an awaitable of it where something has to
     be fetched. Routes of an app of somebody else's have none: that app sends what it likes.
+    Of these, `body_bytes` bounds the body that the app reads; with `reads_body` it is read before the
+    decision, as `form` of the request, because it names the resource.
 
     A route with `form_bytes` reads a body of at most so many bytes, before the caller is known: it may
     contain the credential. `decline` makes the answer to a refusal, by reason and record, where the route
@@ -51,6 +53,8 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     wrapped_methods: tuple[str, ...] = ()  # that a refused method is told of, where they are not `methods`
     sends_content: bool = True  # False: an answer to GET has no content of the file either
     answer: Callable[[Receipt], Answer | Awaitable[Answer]] | None = None
+    body_bytes: int = 0
+    reads_body: bool = False
     form_bytes: int = 0
     decline: Callable[[Reason, str, WireRequest], Answer] | None = None
     answer_refusal: Callable[[Answer], Answer] | None = None

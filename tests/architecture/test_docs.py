@@ -269,6 +269,7 @@ def test_every_command_is_documented_with_all_its_options_and_no_other_is():
 OTHER_OPTIONS = {
     "--fail-with-body",  # curl
     "--user", "--read-only", "--cap-drop",  # podman
+    "--app-dir", "--no-access-log", "--no-proxy-headers",  # uvicorn
     "--require-hashes", "--requirement", "--dest", "--no-index", "--find-links",  # pip
 }  # fmt: skip
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')
@@ -529,8 +530,12 @@ def test_a_page_names_a_module_only_to_import_from_it_and_what_it_imports_is_the
     imports = IMPORT.findall(text)
     assert set(MODULE.findall(text)) == {module for module, _ in imports}
     for module, names in imports:
-        source = (ROOT / module.replace(".", "/")).with_suffix(".py")
-        defined = {getattr(node, "name", None) for node in ast.parse(source.read_text()).body}
+        source = ROOT / module.replace(".", "/")
+        source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+        body = ast.parse(source.read_text()).body
+        defined = {getattr(node, "name", None) for node in body}
+        if source.name == "__init__.py":  # what a package offers stands elsewhere
+            defined |= {one.name for node in body if isinstance(node, ast.ImportFrom) for one in node.names}
         assert {name.strip() for name in names.split(",")} <= defined
 
 

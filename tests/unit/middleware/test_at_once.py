@@ -20,7 +20,7 @@ from gateway.delivery.unchanged import CutError
 from gateway.faces.route import FaceRoute
 from gateway.guard import Guard
 from gateway.middleware.at_once import SynchronousCore
-from gateway.middleware.guard import GuardMiddleware
+from gateway.middleware.guard import ChokePoint
 from gateway.model.access import Action, Principal, Resource, ResourceKind
 from gateway.model.answers import Answer, FileParts, Span, Streamed
 from gateway.model.at_once import Request
@@ -303,7 +303,7 @@ class Core:
         transfers = Transfers(identity=self.world, directory=self.world, clock=self.world)
         guarded = [one for one in self.routes if isinstance(one, GuardedRoute) and one.answer]
         layer = Middleware(
-            GuardMiddleware,
+            ChokePoint,
             guard=self.world.guard(),
             routes=guarded,
             clock=self.world,

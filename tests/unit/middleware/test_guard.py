@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.middleware.client_end import NAMES
-from gateway.middleware.guard import MAX_ATTEMPTS, METER, RECEIPT, ROUTE, GuardMiddleware
+from gateway.middleware.guard import MAX_ATTEMPTS, METER, RECEIPT, ROUTE, ChokePoint
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Misconfigured, Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.routes import GuardedRoute
@@ -119,7 +119,7 @@ class Exchange:
 
     async def __call__(self, method="GET", raw_path=b"/f", **scope):
         transfers = Transfers(identity=self.gate, directory=self.gate, clock=self.gate)
-        layer = GuardMiddleware(
+        layer = ChokePoint(
             self.app,
             guard=self.gate,
             routes=[FILES],
@@ -347,13 +347,11 @@ async def test_other_protocols_do_not_pass():
     async def send(message):
         sent.append(message)
 
-    layer = GuardMiddleware(
-        None, guard=None, routes=[FILES], clock=None, telemetry=Telemetry(), transfers=None
-    )
+    layer = ChokePoint(None, guard=None, routes=[FILES], clock=None, telemetry=Telemetry(), transfers=None)
     await layer({"type": "websocket"}, None, send)
     assert [message["type"] for message in sent] == ["websocket.close"]
 
 
 def test_a_layer_that_guards_nothing_does_not_start():
     with pytest.raises(Misconfigured):
-        GuardMiddleware(None, guard=None, routes=[], clock=None, telemetry=None, transfers=None)
+        ChokePoint(None, guard=None, routes=[], clock=None, telemetry=None, transfers=None)

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.credential.client import parse_trusted_networks
-from gateway.middleware.guard import METER, RECEIPT, ROUTE, GuardMiddleware
+from gateway.middleware.guard import METER, RECEIPT, ROUTE, ChokePoint
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
@@ -104,7 +104,7 @@ def ask(gate, app=hello, *, routes=(ROUTE_A,), proxies=(), **scope):
         sent.append(message)
 
     telemetry = Telemetry()
-    middleware = GuardMiddleware(
+    middleware = ChokePoint(
         behind,
         guard=gate,
         routes=routes,

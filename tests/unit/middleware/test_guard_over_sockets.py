@@ -16,7 +16,7 @@ import uvicorn
 import uvloop
 from uvicorn.server import ServerState
 
-from gateway.middleware.guard import GuardMiddleware
+from gateway.middleware.guard import ChokePoint
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal
 from gateway.model.extensions import ZERO_COPY
@@ -113,7 +113,7 @@ def transfer(file, change):
     async def main():
         loop, gate = asyncio.get_running_loop(), Gate()
         transfers = Transfers(identity=gate, directory=gate, clock=gate)
-        layer = GuardMiddleware(
+        layer = ChokePoint(
             app, guard=gate, routes=[ROUTE], clock=gate, telemetry=Telemetry(), transfers=transfers
         )
         config = uvicorn.Config(layer, lifespan="off", log_config=None)
