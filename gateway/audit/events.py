@@ -18,7 +18,7 @@ import msgspec
 from gateway.audit.folder import chain_started, group_segments, node_of, verify_is_folder
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.proven import ProvenEnd, ProvenEnds
-from gateway.audit.record import DecisionRecord, SummaryRecord, parse_line
+from gateway.audit.record import DecisionRecord, QuestionRecord, SummaryRecord, parse_line
 from gateway.audit.timeline import parse_record_id, time_text
 from gateway.model.errors import BadNameError, Reason, Unavailable
 
@@ -84,7 +84,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def matches(self, record: Record) -> bool:
         """Whether a record matches all criteria."""
-        resource = record.resource if isinstance(record, DecisionRecord) else None
+        resource = record.resource if isinstance(record, DecisionRecord | QuestionRecord) else None
         return (
             (self.tenant is None or self.tenant == getattr(record, "tenant", None))
             and (self.key_id is None or self.key_id in _own(record, "key_id", "claimed_key_id"))
@@ -171,7 +171,7 @@ def _own(record: Record, *names: str) -> set[str | None]:
 def _reasons(record: Record) -> set[str] | dict[str, int]:
     if isinstance(record, SummaryRecord):
         return record.reasons
-    return {record.reason} if isinstance(record, DecisionRecord) else set()
+    return {record.reason} if isinstance(record, DecisionRecord | QuestionRecord) else set()
 
 
 def _chains(source: Source) -> dict[tuple[Path, str], list[tuple[int, Path]]]:

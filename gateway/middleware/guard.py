@@ -22,6 +22,7 @@ from msgspec.structs import replace
 
 from gateway.audit.record_fields import secrets_of
 from gateway.credential.client import Peer, TrustedNetworks
+from gateway.credential.extract import extract
 from gateway.middleware.bodies import HELD_BODIES, Bodies
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import answer_taken, read_body
@@ -119,7 +120,7 @@ class GuardMiddleware:
         meter: Meter,
     ) -> None:
         """Answer by the kind of the route; what has no route, or no right form, is refused."""
-        if isinstance(route, ForwardedRoute):
+        if isinstance(route, ForwardedRoute | GuardedRoute) and route.beside is not None:
             send = _with_headers(send, tuple(route.beside(request)))
         reason = refusal_by_shape(request, route)
         if reason is not None or route is None:
@@ -137,6 +138,9 @@ class GuardMiddleware:
             return
         if route.form_bytes:
             await self._answer_form(scope, receive, send, request, route, meter)
+            return
+        if route.body_bytes:
+            await self._answer_body(scope, receive, send, request, route, meter)
             return
         await self._answer_guarded(scope, receive, send, request, route, meter)
 
@@ -160,6 +164,28 @@ class GuardMiddleware:
             await self._answer_guarded(scope, receive, send, request, route, meter)
         except Exception as error:  # noqa: BLE001 -- as in `_http`, which does not know the form's secrets
             await self._fail(error, request, route, meter, send)
+
+    async def _answer_body(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request: WireRequest,
+        route: GuardedRoute,
+        meter: Meter,
+    ) -> None:
+        """Read the body, once the key in the head is known not to be refused, then answer as any request."""
+        try:
+            credential = extract(request.headers, request.query)
+            declined = await self._guard.find_refusal(request, credential, route.action)
+            if declined is not None:
+                await self._decline(request, route, declined, meter.counting(send))
+                return
+            body = await read_body(receive, route.body_bytes)
+        except Refusal as refusal:
+            await self._refuse(_rejected(request, refusal), route, meter, send)
+            return
+        await self._answer_guarded(scope, receive, send, replace(request, body=body), route, meter)
 
     async def _answer_guarded(
         self,

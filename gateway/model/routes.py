@@ -34,8 +34,9 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     be fetched. Routes of an app of somebody else's have none: that app sends what it likes.
 
     A route with `form_bytes` reads a body of at most so many bytes, before the caller is known: it may
-    contain the credential. `decline` makes the answer to a refusal, by reason and record, where the route
-    speaks a protocol that has its own. A route whose
+    contain the credential. One with `body_bytes` reads JSON, once the key in the header is not refused.
+    `beside` makes headers that all answers of the route have, refusals included. `decline` makes the answer
+    to a refusal, by reason and record, where the route speaks a protocol that has its own. A route whose
     callers read statuses in a way of their own has `answer_refusal`, which puts a refusal into their form.
     """
 
@@ -52,6 +53,8 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     sends_content: bool = True  # False: an answer to GET has no content of the file either
     answer: Callable[[Receipt], Answer | Awaitable[Answer]] | None = None
     form_bytes: int = 0
+    body_bytes: int = 0
+    beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]] | None = None
     decline: Callable[[Reason, str, WireRequest], Answer] | None = None
     answer_refusal: Callable[[Answer], Answer] | None = None
 
