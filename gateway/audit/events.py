@@ -78,7 +78,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     model: str | None = None  # the requested id or the canonical one
     decision: str | None = None
     reason: str | None = None
-    record_id: str | None = None  # of the record itself, or of the decision or change it is the outcome of
+    record_id: str | None = None  # of the record itself, or of the decision or change that it belongs to
     since: float | None = None
     until: float | None = None
 
@@ -94,7 +94,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             )
             and (self.decision is None or self.decision == getattr(record, "decision", None))
             and (self.reason is None or self.reason in _reasons(record))
-            and (self.record_id is None or self.record_id in _own(record, "id", "decision_id", "change_id"))
+            and (self.record_id is None or self.record_id in _own(record, "id", "decision_id", "ask_id", "change_id"))
             and (self.since is None or record.time >= time_text(self.since))
             and (self.until is None or record.time < time_text(self.until))
         )

@@ -88,25 +88,25 @@ class RecordBodies:
             request_member(request, secrets),
         )
 
-    def of_questions(self, decision_id: str, admission: Admission) -> list[bytes]:
+    def of_questions(self, ask_id: str, admission: Admission) -> list[bytes]:
         """The tails of the records of all questions that a request asked; none for any other request."""
         if not isinstance(admission.found, Evaluated):
             return []
         principal, secrets = admission.allowed.access.principal, secrets_of(admission.request)
         return [
-            self._of_question(decision_id, item, principal, answered, secrets)
+            self._of_question(ask_id, item, principal, answered, secrets)
             for item, answered in enumerate(admission.found.answers)
         ]
 
     def _of_question(
-        self, decision_id: str, item: int, caller: Principal, answered: Answered, secrets: RequestSecrets
+        self, ask_id: str, item: int, caller: Principal, answered: Answered, secrets: RequestSecrets
     ) -> bytes:
         question, stamp = answered.question, answered.stamp
         subject = question.subject
         answer = "yes" if answered.is_yes else "undecided" if answered.is_undecided else "no"
         asked = members(
             node=self._node,
-            decision_id=decision_id,
+            ask_id=ask_id,
             item=item,
             tenant=caller.tenant,
             key_id=caller.key_id,

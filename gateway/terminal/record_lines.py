@@ -74,7 +74,7 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             )
             asked = f"may {subject} {record.asked or 'do what is unknown'}"
             who = [record.tenant or "-", record.key_id or "-"]
-            told = [record.answer, record.reason, f"of {record.decision_id}"]
+            told = [record.answer, record.reason, f"of {record.ask_id}"]
             return "question", [*who, asked, thing(record.resource) or "nothing known", *told]
         case OutcomeRecord():
             ending = f"{record.ending} {record.status}" + (f" {record.reason}" if record.reason else "")
