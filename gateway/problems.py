@@ -558,13 +558,6 @@ _ABOUT_ACCESS = {
         title="Request timeout",
         detail="The request's body did not arrive within 5 seconds.",
     ),
-    Reason.BUSY: Problem(
-        status=429,
-        kind="too-many-requests",
-        title="Too many requests",
-        detail="Too many questions of this key are being answered. Try again.",
-        headers=((b"retry-after", b"1"),),
-    ),
 }
 _OF_ROUTE |= dict.fromkeys(("/access/v1/evaluation", "/access/v1/evaluations"), _ABOUT_ACCESS)
 _OF_ROUTE["{mount}"] = {

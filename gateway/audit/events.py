@@ -42,6 +42,7 @@ if TYPE_CHECKING:
             """Whether this record is selected."""
 
 
+_IDS = ("id", "decision_id", "ask_id", "change_id")  # a record's own, and those of what it belongs to
 POLL_SECONDS = 0.2  # the longest delay before a follower sees a new record
 
 
@@ -94,7 +95,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             )
             and (self.decision is None or self.decision == getattr(record, "decision", None))
             and (self.reason is None or self.reason in _reasons(record))
-            and (self.record_id is None or self.record_id in _own(record, "id", "decision_id", "ask_id", "change_id"))
+            and (self.record_id is None or self.record_id in _own(record, *_IDS))
             and (self.since is None or record.time >= time_text(self.since))
             and (self.until is None or record.time < time_text(self.until))
         )

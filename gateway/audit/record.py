@@ -113,8 +113,8 @@ class SubjectPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, for
 class QuestionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="question"):
     """One question about access, and its answer. Nothing was read or sent, so it has no outcome.
 
-    `ask_id` is the decision that let the caller ask; it has the request, and an outcome. `tenant` and `key_id` are those
-    of the caller, as everywhere. What the question named and does not exist, or does not parse, is absent.
+    `ask_id` is the decision that let the caller ask; it has the request, and an outcome. `tenant` and
+    `key_id` are those of the caller, as everywhere. What the question named and does not parse is absent.
     """
 
     ask_id: str

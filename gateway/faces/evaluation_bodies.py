@@ -207,7 +207,7 @@ def _resource(kind: str, name: str, properties: dict[str, Any]) -> Resource | No
         raise BadNameError("resource.type is model, package or file")
     around = [value for one in needed if isinstance(value := properties.get(one), str)]
     if len(around) != len(needed):
-        raise BadNameError(f"resource.properties of a {kind} has {' and '.join(needed)}, as strings")
+        raise BadNameError(f"a {kind} has resource.properties with {' and '.join(needed)}, as strings")
     names = [*around, name]
     try:
         return Resource(
