@@ -175,7 +175,7 @@ class Pipeline:
             authority=self.authority,
         )
         self.questions = Questions(
-            subjects=Subjects(self.directory, authenticator, by_id),
+            subjects=Subjects(self.directory, authenticator, by_id, self.clock),
             decisions=self.decisions,
             authorized_files=self.guard.authorized_files,
             is_platform_asked=self.authority is not None,

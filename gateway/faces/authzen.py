@@ -23,6 +23,7 @@ import re
 from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from gateway.delivery.document import answer_document
 from gateway.delivery.headers import content_headers
@@ -170,6 +171,8 @@ def public_routes(public_url: str | None) -> list[PublicRoute]:
     if public_url is None or not public_url.startswith("https://"):
         return []
     base = public_url.rstrip("/")
+    # Clients of a URL with a path put the name before that path (RFC 8615); a proxy may have removed it.
+    places = frozenset({METADATA_PATH, METADATA_PATH + urlsplit(base).path.encode()})
     document = {
         "policy_decision_point": base,
         "access_evaluation_endpoint": base + EVALUATION_PATH.decode(),
@@ -179,7 +182,7 @@ def public_routes(public_url: str | None) -> list[PublicRoute]:
         PublicRoute(
             template=METADATA_PATH.decode(),
             methods=("GET", "HEAD"),
-            matches=METADATA_PATH.__eq__,
+            matches=places.__contains__,
             answer=_answering(document),
         )
     ]

@@ -16,6 +16,8 @@ from gateway.model.names import KeyId, TenantId
 from tests.conftest import request_bytes
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "authzen.toml").read_text())
+DISCOVERY = [one for one in CASES["case"] if one["level"] == "discovery"]
+ASKED = [one for one in CASES["case"] if one["level"] != "discovery"]
 ONE, MANY = "/access/v1/evaluation", "/access/v1/evaluations"
 METADATA = "/.well-known/authzen-configuration"
 PUBLIC_URL = "https://models.example/gw"
@@ -127,7 +129,7 @@ def expanded(value, site):
 
 
 @pytest.mark.parametrize(
-    "case", CASES["case"], ids=[f"{one['level']} {one['section']}: {one['what']}" for one in CASES["case"]]
+    "case", ASKED, ids=[f"{one['level']} {one['section']}: {one['what']}" for one in ASKED]
 )
 def test_a_scenario_of_the_certification_has_its_answer(case, site):
     if "raw" in case:
@@ -153,7 +155,7 @@ def test_a_scenario_of_the_certification_has_its_answer(case, site):
 
 def test_the_cases_have_every_level_that_is_answered():
     assert {one["level"] for one in CASES["case"]} == {
-        *("basic", "basic properties", "batch", "batch properties", "ours")
+        *("basic", "basic properties", "batch", "batch properties", "discovery", "ours")
     }
 
 
@@ -183,15 +185,16 @@ def test_a_request_id_that_is_no_plain_id_is_not_sent_back(given, site):
     assert (answer.status, answer.header("x-request-id")) == (400, None)
 
 
-def test_the_metadata_names_the_two_endpoints(site):
-    answer = site.wire.get(METADATA)
-    assert (answer.status, answer.header("content-type")) == (200, "application/json")
-    assert answer.json() == {
-        "policy_decision_point": PUBLIC_URL,
-        "access_evaluation_endpoint": PUBLIC_URL + ONE,
-        "access_evaluations_endpoint": PUBLIC_URL + MANY,
-    }
-    assert site.wire.head(METADATA).status == 200
+@pytest.mark.parametrize("case", DISCOVERY, ids=[f"{one['section']}: {one['what']}" for one in DISCOVERY])
+def test_a_scenario_of_discovery_has_its_answer(case, site):
+    for answer in (site.wire.get(case["path"]), site.wire.get(case["path"], site.operator)):
+        assert answer.status == case.get("status", 200)
+        if answer.status == 200:
+            assert answer.header("content-type") == "application/json"
+            members = {name: text.replace("$base", PUBLIC_URL) for name, text in case["members"].items()}
+            assert answer.json() == members
+            assert all(text.startswith("https://") for text in members.values())
+    assert site.wire.head(case["path"]).status == case.get("status", 200)
 
 
 def test_without_an_https_url_the_metadata_is_no_route(world):

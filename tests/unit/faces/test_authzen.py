@@ -153,6 +153,22 @@ def test_a_slash_behind_the_url_is_not_doubled():
     assert not route.matches(authzen.METADATA_PATH + b"/")
 
 
+@pytest.mark.parametrize(
+    ("url", "places"),
+    [
+        ("https://models.example", {b""}),
+        ("https://models.example/gw", {b"", b"/gw"}),
+        ("https://models.example/a/b/", {b"", b"/a/b"}),
+    ],
+)
+def test_the_metadata_is_where_clients_of_a_url_with_a_path_ask_for_it(url, places):
+    [route] = public_routes(url)
+    found = {
+        tail for tail in (b"", b"/gw", b"/a/b", b"/a", b"/x") if route.matches(authzen.METADATA_PATH + tail)
+    }
+    assert found == places
+
+
 @given(st.lists(st.binary(max_size=140), max_size=3))
 def test_what_comes_back_as_a_request_id_is_one_plain_id(values):
     sent = samples.wire_request(headers=tuple((b"x-request-id", value) for value in values))

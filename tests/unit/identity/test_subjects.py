@@ -63,13 +63,18 @@ class Site:
     def __init__(self, **changes):
         self.directory = Directory(**changes)
         self.keys = Authenticator(self.directory, PEPPERS)
-        self.subjects = Subjects(self.directory, self.keys, KeysById(self.directory))
+        self.subjects = Subjects(self.directory, self.keys, KeysById(self.directory), self)
+        self.time = NOW
+
+    def now(self):
+        return self.time
 
     def find(self, name, asking=BY_ACME, now=NOW, **claimed):
         kind = SubjectKind.KEY if name.startswith("key_") else SubjectKind.TENANT
         subject = Subject(kind=kind, name=name)
         question = Question(subject=subject, **claimed)
-        return asyncio.run(self.subjects.find(subject, question, asking, now))[0]
+        principal, self.stamp = asyncio.run(self.subjects.find(subject, question, asking, now))
+        return principal
 
     def reason(self, *asked, **claimed):
         with pytest.raises(Refusal) as caught:
@@ -128,6 +133,17 @@ def test_a_token_that_is_narrowed_asks_within_its_narrowing():
 )
 def test_a_key_has_to_be_valid_now_and_at_the_moment(changes, moment):
     assert Site(**changes).reason(OWN.key.key_id, moment=moment) in {Reason.EXPIRED_KEY, Reason.REVOKED_KEY}
+
+
+def test_an_answer_about_a_key_ends_when_the_key_does():
+    """The last check is made when the answer is sent, which may be seconds later."""
+    site = Site(expires_at=NOW + 2)
+    site.find(OWN.key.key_id)
+    assert site.stamp.is_current
+    site.time = NOW + 2
+    assert not site.stamp.is_current
+    site.time = NOW  # not even if the clock is set back
+    assert not site.stamp.is_current
 
 
 def test_a_claimed_moment_never_moves_the_clock_that_keys_expire_by():
