@@ -14,5 +14,5 @@ if TYPE_CHECKING:
 
 def question_routes(pipeline: Pipeline) -> tuple[list[FaceRoute], list[PublicRoute]]:
     """The routes for callers with a key, and the one for everybody."""
-    face = authzen.AuthzenFace(pipeline.questions)
+    face = authzen.AuthzenFace(pipeline.questions, pipeline.telemetry.questioned)
     return authzen.routes(face), authzen.public_routes(pipeline.settings.public_url)

@@ -103,14 +103,13 @@ class RecordBodies:
     ) -> bytes:
         question, stamp = answered.question, answered.stamp
         subject = question.subject
-        answer = "yes" if answered.is_yes else "undecided" if answered.is_undecided else "no"
         asked = members(
             node=self._node,
             ask_id=ask_id,
             item=item,
             tenant=caller.tenant,
             key_id=caller.key_id,
-            answer=answer,
+            answer=answered.answer,
             reason=answered.reason.value,
             subject=subject and SubjectPart(subject.kind.value, clean_name(subject.name, secrets)),
             asked=question.action and question.action.value,

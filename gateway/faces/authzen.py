@@ -62,8 +62,10 @@ _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")  # visible ASCII: nothing that 
 class AuthzenFace:
     """The routes that answer questions about access."""
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, count: Callable[[str], object]) -> None:
+        """`count` is called with each answer, in one word."""
         self._questions = questions
+        self._count = count
         self._under_way: Counter[KeyId] = Counter()
 
     async def evaluate(self, request: WireRequest, allowed: Allowed) -> tuple[Evaluated, Stamp]:
@@ -86,6 +88,7 @@ class AuthzenFace:
                 left = max(0.0, ends_at - clock())
                 answered = await self._questions.answer(question, caller, now, left)
                 answers.append(answered)
+                self._count(answered.answer)
                 if asked.semantic.ends_with(is_yes=answered.is_yes):
                     break
         if not asked.is_batch and answers[0].is_undecided:

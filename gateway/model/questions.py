@@ -60,6 +60,11 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
     stamp: Stamp | None = None
     is_undecided: bool = False  # something that it depends on did not answer: asked again, it may be a yes
 
+    @property
+    def answer(self) -> str:
+        """In one word, for records and metrics. Who asked is told no where it is undecided."""
+        return "yes" if self.is_yes else "undecided" if self.is_undecided else "no"
+
 
 class Evaluated(msgspec.Struct, frozen=True, kw_only=True):
     """The answers to the questions of one request, in order. A batch is answered as a list."""

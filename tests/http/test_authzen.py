@@ -513,6 +513,17 @@ def test_each_question_is_recorded_as_a_question_and_none_as_a_read(site):
     assert [json.loads(line)["kind"] for line in found.splitlines()].count("question") == 5
 
 
+def test_questions_are_counted_by_their_answers(site, eventually):
+    def counted():
+        metrics = site.world.gateway.metrics()
+        return [metrics.get(f'cachegate_questions_total{{answer="{one}"}}', 0) for one in ("yes", "no")]
+
+    before = counted()
+    items = [{"resource": resource(model)} for model in ("acme/cars/1", "acme/trucks/2", "globex/cars/1")]
+    assert site.ask_all(items, subject=tenant("acme"), action={"name": "read"}) == [True, True, False]
+    eventually(lambda: counted() == [before[0] + 2, before[1] + 1])
+
+
 def test_a_question_is_no_use_of_the_key_that_it_is_about(site):
     made = site.installation.json("keys", "create", "--tenant", "acme")
     subject = {"type": "key", "id": made["key_id"]}

@@ -41,6 +41,7 @@ class Answering:
     def __init__(self):
         self.asked = []
         self.gate = None
+        self.counted = []
 
     async def answer(self, question, asking, now, seconds):
         if self.gate is not None:
@@ -76,21 +77,24 @@ def batch(*names, semantic="execute_all"):
     ],
 )
 def test_nothing_is_asked_behind_an_early_end(semantic, names, answered, questions):
-    face = AuthzenFace(questions)
+    face = AuthzenFace(questions, questions.counted.append)
     asked = request(batch(*names, semantic=semantic))
     found, _ = asyncio.run(face.evaluate_all(asked, allowed()))
     assert [name for name, _ in questions.asked] == list(names[:answered])
     assert len(found.answers) == answered
+    assert questions.counted == list(names[:answered])
 
 
 def test_the_answer_stands_on_everything_once_and_on_the_oldest_generation(questions):
-    _, stamp = asyncio.run(AuthzenFace(questions).evaluate_all(request(batch("yes", "no")), allowed()))
+    _, stamp = asyncio.run(
+        AuthzenFace(questions, questions.counted.append).evaluate_all(request(batch("yes", "no")), allowed())
+    )
     assert [leaf.name for leaf in stamp.leaves] == [b"policy", b"yes", b"no"]
     assert stamp.generation == 7
 
 
 def test_one_question_that_is_not_decided_is_no_answer_and_in_a_batch_it_is_a_no(questions):
-    face = AuthzenFace(questions)
+    face = AuthzenFace(questions, questions.counted.append)
     undecided = {"type": "model", "id": "undecided"}
     with pytest.raises(Unavailable) as caught:
         asyncio.run(face.evaluate(request({**ONE, "resource": undecided}), allowed()))
@@ -120,7 +124,7 @@ def test_a_no_says_nothing_of_its_reason(reason):
 
 def test_a_key_has_so_many_questions_under_way_and_others_have_their_own(questions):
     async def main():
-        face = AuthzenFace(questions)
+        face = AuthzenFace(questions, questions.counted.append)
         questions.gate = asyncio.Event()
         full = request(batch(*["yes"] * 100))
         under_way = [
