@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+import time
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from gateway.directory.records import names
 from gateway.model.names import KeyId, TenantId
-from tests.conftest import request_bytes
+from tests.conftest import request_bytes, wait_until
 
 CASES = tomllib.loads((Path(__file__).parents[1] / "cases" / "authzen.toml").read_text())
 DISCOVERY = [one for one in CASES["case"] if one["level"] == "discovery"]
@@ -344,6 +346,46 @@ def test_a_no_longer_true_yes_is_not_said_again(site):
     site.installation.run("keys", "revoke", made["key_id"])
     assert not site.ask(subject, "read", asked)
     assert not site.ask(subject, "read", asked, time="2026-01-01T00:00:00Z")
+
+
+def test_no_yes_that_was_asked_for_after_a_revocation_returned(site):
+    """Batches that take a while, from four clients: what moves meanwhile withdraws an answer."""
+    made = site.installation.json("keys", "create", "--tenant", "acme")
+    items = [{"resource": resource("acme/cars/1", "pkgA1", "weights.onnx")}] * 20
+    body = {
+        "subject": {"type": "key", "id": made["key_id"]},
+        "action": {"name": "read"},
+        "evaluations": items,
+    }
+    seen, is_over = [], threading.Event()
+
+    def ask():
+        while not is_over.is_set():
+            asked_at = time.monotonic()
+            answer = site.post(MANY, body, site.operator)
+            decisions = {one["decision"] for one in answer.json().get("evaluations", ())}
+            seen.append((asked_at, answer.status, decisions))
+
+    def count(since):
+        return sum(asked_at >= since for asked_at, *_ in list(seen))
+
+    clients = [threading.Thread(target=ask) for _ in range(4)]
+    for one in clients:
+        one.start()
+    try:
+        wait_until(lambda: count(0.0) >= 20)
+        site.installation.run("keys", "revoke", made["key_id"])
+        returned_at = time.monotonic()
+        wait_until(lambda: count(returned_at) >= 20)
+    finally:
+        is_over.set()
+        for one in clients:
+            one.join()
+    assert {status for _, status, _ in seen} <= {200, 503}
+    assert any(True in decisions for *_, decisions in seen)
+    # No answer stands on both: the facts of all its items are those of one moment.
+    assert all(len(decisions) == 1 for _, status, decisions in seen if status == 200)
+    assert not any(True in decisions for asked_at, _, decisions in seen if asked_at >= returned_at)
 
 
 # --- who may ask about whom
