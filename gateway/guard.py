@@ -93,7 +93,9 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         declined = next((one for one in recorded if isinstance(one, Declined)), None)
         return declined or tuple(one for one in recorded if isinstance(one, Receipt))
 
-    async def find_refusal(self, request: WireRequest, credential: Credential) -> Declined | None:
+    async def find_refusal(
+        self, request: WireRequest, credential: Credential, action: Action = Action.INFER
+    ) -> Declined | None:
         """Decline a caller whose key is refused whatever the body of the request says.
 
         A key that is unknown here may be the platform's, which is asked about it together with a model.
@@ -110,7 +112,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     reason=refusal.reason,
                     claimed_key_id=refusal.key_id,
                     claimed_tenant=refusal.tenant,
-                    action=Action.INFER,
+                    action=action,
                 )
             )
         except Unavailable:
@@ -292,6 +294,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 policies=verdict.policies if verdict else (),
                 stamp=verdict.stamp if verdict else None,
                 meant=meant,
+                client_detail=failure.client_detail if isinstance(failure, Refusal) else None,
             )
 
     async def _weigh_all(self, request: WireRequest, asked: Asked) -> list[Weighed]:

@@ -535,6 +535,31 @@ _OF_ROUTE: dict[str, dict[Reason, Problem]] = {
         ),
     },
 }
+_ABOUT_ACCESS = {
+    Reason.MALFORMED_BODY: _bad(
+        "malformed-body",
+        "The body is not an AuthZEN request as it is read here: one JSON object with subject, action and "
+        "resource, each name once, without NaN.",
+    ),
+    Reason.MISSING_SCOPE: _forbidden(
+        "missing-scope",
+        "This key lacks the scope decisions:ask. Its scopes were set when it was created; ask for another "
+        "key.",
+    ),
+    Reason.BODY_TOO_LARGE: Problem(
+        status=413,
+        kind="body-too-large",
+        title="Body too large",
+        detail="A question, or all questions of a batch, have at most 65536 bytes. Send several requests.",
+    ),
+    Reason.SLOW_REQUEST: Problem(
+        status=408,
+        kind="slow-request",
+        title="Request timeout",
+        detail="The request's body did not arrive within 5 seconds.",
+    ),
+}
+_OF_ROUTE |= dict.fromkeys(("/access/v1/evaluation", "/access/v1/evaluations"), _ABOUT_ACCESS)
 _OF_ROUTE["{mount}"] = {
     Reason.NO_ROUTE: Problem(
         status=404,

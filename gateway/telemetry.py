@@ -64,6 +64,9 @@ COUNTERS = {
     "cachegate_decisions_total": Metric(
         "Decisions by route template and reason; `permitted` is an allow.", ("route", "reason")
     ),
+    "cachegate_questions_total": Metric(
+        "Questions of others about access, by answer: yes, no, undecided.", ("answer",)
+    ),
     "cachegate_responses_total": Metric(
         "Responses by status; 0 is a connection that ended before one.", ("status",)
     ),
@@ -235,6 +238,10 @@ class Telemetry:
     def decided(self, route: str, reason: Reason) -> None:
         """Count one decision."""
         self.counters[sample("cachegate_decisions_total", route, reason)] += 1
+
+    def questioned(self, answer: str) -> None:
+        """Count one answer to a question about access."""
+        self.counters[sample("cachegate_questions_total", answer)] += 1
 
     def answered(self, status: int, sent: int) -> None:
         """Count one response."""

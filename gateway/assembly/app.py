@@ -18,6 +18,7 @@ from gateway.assembly.engine_faces import engine_routes
 from gateway.assembly.front_door import front_door_routes
 from gateway.assembly.hook_routes import hook_routes
 from gateway.assembly.pipeline import Pipeline, soon
+from gateway.assembly.question_routes import question_routes
 from gateway.assembly.token_routes import token_routes
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
@@ -55,10 +56,12 @@ class Worker:
             *check.routes(self._checks(settings)),
         ]
         of_tokens, public = token_routes(self.pipeline)
-        self._endpoints += of_tokens
+        of_questions, about_questions = question_routes(self.pipeline)
+        self._endpoints += [*of_tokens, *of_questions]
         self._routes: list[Declared] = [
             *declarations(self._endpoints),
             *public,
+            *about_questions,
             *hook_routes(self.pipeline),
         ]
         forwarded = front_door_routes(self.pipeline)

@@ -57,12 +57,14 @@ from gateway.identity.last_uses import LastUses
 from gateway.identity.links import load_link_keys
 from gateway.identity.outside_tokens import OutsideTokens
 from gateway.identity.pepper import load_peppers
+from gateway.identity.subjects import Subjects
 from gateway.model.errors import Unavailable
 from gateway.model.stores import GroupSize
 from gateway.model.verdicts import Change
 from gateway.pinning.ahead import PinningAhead
 from gateway.pinning.checks import PinChecks
 from gateway.pinning.measuring import Measurer
+from gateway.questions import Questions
 from gateway.resource.held_files import HeldFiles
 from gateway.resource.held_listings import HeldListings
 from gateway.telemetry import (
@@ -171,6 +173,12 @@ class Pipeline:
             ),
             recorder=self.recorder,
             authority=self.authority,
+        )
+        self.questions = Questions(
+            subjects=Subjects(self.directory, authenticator, by_id, self.clock),
+            decisions=self.decisions,
+            authorized_files=self.guard.authorized_files,
+            is_platform_asked=self.authority is not None,
         )
         self.upkeep = self._keep(last_uses)
         self.sweep(

@@ -18,7 +18,7 @@ import msgspec
 from gateway.audit.folder import chain_started, group_segments, node_of, verify_is_folder
 from gateway.audit.heads_evidence import read_lines
 from gateway.audit.proven import ProvenEnd, ProvenEnds
-from gateway.audit.record import DecisionRecord, SummaryRecord, parse_line
+from gateway.audit.record import DecisionRecord, QuestionRecord, SummaryRecord, parse_line
 from gateway.audit.timeline import parse_record_id, time_text
 from gateway.model.errors import BadNameError, Reason, Unavailable
 
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
             """Whether this record is selected."""
 
 
+_IDS = ("id", "decision_id", "ask_id", "change_id")  # a record's own, and those of what it belongs to
 POLL_SECONDS = 0.2  # the longest delay before a follower sees a new record
 
 
@@ -78,13 +79,13 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     model: str | None = None  # the requested id or the canonical one
     decision: str | None = None
     reason: str | None = None
-    record_id: str | None = None  # of the record itself, or of the decision or change it is the outcome of
+    record_id: str | None = None  # of the record itself, or of the decision or change that it belongs to
     since: float | None = None
     until: float | None = None
 
     def matches(self, record: Record) -> bool:
         """Whether a record matches all criteria."""
-        resource = record.resource if isinstance(record, DecisionRecord) else None
+        resource = record.resource if isinstance(record, DecisionRecord | QuestionRecord) else None
         return (
             (self.tenant is None or self.tenant == getattr(record, "tenant", None))
             and (self.key_id is None or self.key_id in _own(record, "key_id", "claimed_key_id"))
@@ -94,7 +95,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             )
             and (self.decision is None or self.decision == getattr(record, "decision", None))
             and (self.reason is None or self.reason in _reasons(record))
-            and (self.record_id is None or self.record_id in _own(record, "id", "decision_id", "change_id"))
+            and (self.record_id is None or self.record_id in _own(record, *_IDS))
             and (self.since is None or record.time >= time_text(self.since))
             and (self.until is None or record.time < time_text(self.until))
         )
@@ -171,7 +172,7 @@ def _own(record: Record, *names: str) -> set[str | None]:
 def _reasons(record: Record) -> set[str] | dict[str, int]:
     if isinstance(record, SummaryRecord):
         return record.reasons
-    return {record.reason} if isinstance(record, DecisionRecord) else set()
+    return {record.reason} if isinstance(record, DecisionRecord | QuestionRecord) else set()
 
 
 def _chains(source: Source) -> dict[tuple[Path, str], list[tuple[int, Path]]]:

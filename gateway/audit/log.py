@@ -31,6 +31,7 @@ from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
 from gateway.audit.scrub import clean_name, source_of
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
+from gateway.model.questions import Evaluated
 from gateway.model.verdicts import ChangeReceipt, Receipt, Rejection
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from gateway.audit.chain import Ready
     from gateway.audit.record import Links
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
@@ -86,7 +88,14 @@ class AuditLog:
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
         now = self._ready()[0]
-        [record_id] = self._append_all([(self._new_id(now), self._tails.of_allow(admission))], now)
+        record_id = self._new_id(now)
+        self._append_all(
+            [
+                ("decision", record_id, self._tails.of_allow(admission)),
+                *self._asked(record_id, admission, now),
+            ],
+            now,
+        )
         return Receipt(
             record_id=record_id,
             admission=admission,
@@ -100,7 +109,7 @@ class AuditLog:
         """
         now = self._ready()[0]
         tails, close = self._tails, self._close_left
-        ready: list[tuple[str, bytes]] = []
+        ready: list[Ready] = []
         recorded: list[Receipt | str] = []
         for decision, record_id in zip(
             decisions, self._writer.envelopes.ids.take(now, len(decisions)), strict=True
@@ -109,19 +118,27 @@ class AuditLog:
                 summary_id = self._count(decision, now)
                 recorded.append(summary_id or record_id)
                 if summary_id is None:
-                    ready.append((record_id, tails.of_refusal(decision)))
+                    ready.append(("decision", record_id, tails.of_refusal(decision)))
                 continue
-            ready.append((record_id, tails.of_allow(decision)))
+            ready.append(("decision", record_id, tails.of_allow(decision)))
+            ready += self._asked(record_id, decision, now)
             on_close = partial(close, record_id, decision.allowed.access.principal)
             recorded.append(Receipt(record_id=record_id, admission=decision, on_close=on_close))
         if ready:
             self._append_all(ready, now)
         return recorded
 
-    def _append_all(self, ready: Sequence[tuple[str, bytes]], now: float) -> list[str]:
-        """Write the records of decisions: ids and tails."""
-        self._writer.append_all([("decision", record_id, tail) for record_id, tail in ready], now)
-        return [record_id for record_id, _ in ready]
+    def _append_all(self, ready: Sequence[Ready], now: float) -> None:
+        """Write the records of decisions, and of the questions that they let be asked."""
+        self._writer.append_all(ready, now)
+
+    def _asked(self, decision_id: str, admission: Admission, now: float) -> list[Ready]:
+        """The records of the questions of an admission. Only a request about access has any."""
+        if not isinstance(admission.found, Evaluated):
+            return []
+        tails = self._tails.of_questions(decision_id, admission)
+        ids = self._writer.envelopes.ids.take(now, len(tails))
+        return [("question", record_id, tail) for record_id, tail in zip(ids, tails, strict=True)]
 
     def _new_id(self, now: float) -> str:
         return self._writer.envelopes.ids.next(now)
@@ -140,7 +157,9 @@ class AuditLog:
         summary_id = self._count(rejection, now)
         if summary_id is not None:
             return summary_id
-        return self._append_all([(self._new_id(now), self._tails.of_refusal(rejection))], now)[0]
+        record_id = self._new_id(now)
+        self._append_all([("decision", record_id, self._tails.of_refusal(rejection))], now)
+        return record_id
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""

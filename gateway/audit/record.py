@@ -103,6 +103,36 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
     request: RequestPart
 
 
+class SubjectPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
+    """Whom a question was about: `key` or `tenant`, and its id as it was asked. It may not exist."""
+
+    kind: str
+    id: str
+
+
+class QuestionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="question"):
+    """One question about access, and its answer. Nothing was read or sent, so it has no outcome.
+
+    `ask_id` is the decision that let the caller ask; it has the request, and an outcome. `tenant` and
+    `key_id` are those of the caller, as everywhere. What the question named and does not parse is absent.
+    """
+
+    ask_id: str
+    item: int  # its place in the request, from 0
+    tenant: str | None = None
+    key_id: str | None = None
+    answer: str  # yes, no, or undecided, which the caller was told as a no
+    reason: str
+    subject: SubjectPart | None = None
+    asked: str | None = None  # the action
+    resource: ResourcePart | None = None
+    grant: str | None = None
+    policies: tuple[str, ...] = ()
+    generation: int | None = None
+    moment: str | None = None  # that was asked about; absent: the time of the record
+    address: str | None = None
+
+
 class UpstreamPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
     """What an inference server did with a forwarded request. Status 0: it began no answer."""
 
@@ -196,6 +226,7 @@ class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
 
 Record = (
     DecisionRecord
+    | QuestionRecord
     | OutcomeRecord
     | ChangeRecord
     | ChangeOutcomeRecord

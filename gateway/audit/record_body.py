@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gateway.audit.record import UpstreamPart, encode
+from gateway.audit.record import SubjectPart, UpstreamPart, encode
 from gateway.audit.record_fields import (
     REMEMBERED,
     found_members,
@@ -22,17 +22,22 @@ from gateway.audit.record_fields import (
     request_member,
     secrets_of,
 )
+from gateway.audit.scrub import clean_client, clean_name
+from gateway.audit.timeline import time_text
 from gateway.model.errors import Reason
+from gateway.model.questions import Evaluated
 
 if TYPE_CHECKING:
+    from gateway.audit.request_secrets import RequestSecrets
     from gateway.model.access import Action, Principal
+    from gateway.model.questions import Answered
     from gateway.model.verdicts import Admission, Outcome, Rejection, ServerOutcome
 
 _OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b%b}'
 
 
 class RecordBodies:
-    """Encodes the tails of a node's decision records and of their outcomes."""
+    """Encodes the tails of a node's decision records, of their questions and of their outcomes."""
 
     def __init__(self, node: str) -> None:
         self._node = node
@@ -82,6 +87,41 @@ class RecordBodies:
             found_members(admission.found, access.resource, allowed.model, secrets),
             request_member(request, secrets),
         )
+
+    def of_questions(self, ask_id: str, admission: Admission) -> list[bytes]:
+        """The tails of the records of all questions that a request asked; none for any other request."""
+        if not isinstance(admission.found, Evaluated):
+            return []
+        principal, secrets = admission.allowed.access.principal, secrets_of(admission.request)
+        return [
+            self._of_question(ask_id, item, principal, answered, secrets)
+            for item, answered in enumerate(admission.found.answers)
+        ]
+
+    def _of_question(
+        self, ask_id: str, item: int, caller: Principal, answered: Answered, secrets: RequestSecrets
+    ) -> bytes:
+        question, stamp = answered.question, answered.stamp
+        subject = question.subject
+        asked = members(
+            node=self._node,
+            ask_id=ask_id,
+            item=item,
+            tenant=caller.tenant,
+            key_id=caller.key_id,
+            answer=answered.answer,
+            reason=answered.reason.value,
+            subject=subject and SubjectPart(subject.kind.value, clean_name(subject.name, secrets)),
+            asked=question.action and question.action.value,
+        )
+        stands_on = members(
+            grant=answered.grant,
+            policies=answered.policies,
+            generation=stamp.generation if stamp is not None and stamp.leaves else None,
+            moment=None if question.moment is None else time_text(question.moment),
+            address=question.address and clean_client(question.address),
+        )
+        return b"%b%b%b}" % (asked, named_member(question.resource, answered.model, secrets), stands_on)
 
 
 def _of_forwarded(outcome: Outcome) -> bytes:

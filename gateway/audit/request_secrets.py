@@ -237,8 +237,8 @@ def _decoded(piece: bytes) -> Iterator[bytes]:
 
 def _parameters(query: bytes) -> list[bytes]:
     """The values of parameters with secret names, also of parameters of a URL within a parameter."""
-    if b"=" not in query and b"%" not in query:
-        return []  # without a value, as in most paths
+    if b"=" not in query and b"%" not in query:  # no name has a value: nearly all paths
+        return []
     found = []
     for _ in range(_MAX_DECODINGS):
         found += [value for name, value in _PARAMETER.findall(query) if value and _is_secret_name(name)]

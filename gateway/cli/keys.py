@@ -41,7 +41,8 @@ Name = Annotated[str, typer.Option(help="A name for people.")]
 Expires = Annotated[str | None, typer.Option(help="When it ends: 30d, 12h, or 2030-01-31T12:00:00Z.")]
 NotBefore = Annotated[str | None, typer.Option(help="When it begins: a duration from now, or a time.")]
 Scopes = Annotated[
-    list[str] | None, typer.Option(help="discover read infer audit:read keys:manage tokens:introspect")
+    list[str] | None,
+    typer.Option(help="discover read infer audit:read keys:manage tokens:introspect decisions:ask"),
 ]
 Networks = Annotated[list[str] | None, typer.Option(help="The networks it may be used from, as CIDR.")]
 

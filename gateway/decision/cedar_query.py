@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId, PackageId
 
 
-ABOUT_ITSELF = frozenset({Action.IDENTIFY, Action.EXCHANGE, Action.INTROSPECT})
-"""What a caller does with its own credential, and with no model."""
+ABOUT_ITSELF = frozenset({Action.IDENTIFY, Action.EXCHANGE, Action.INTROSPECT, Action.ASK})
+"""What a caller does with its own credential, and with no model. What it asks about is decided apart."""
 
 CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE})
 
@@ -95,7 +95,8 @@ def _content_question(access: Access, facts: Facts) -> CedarQuery | Denied:
 def _about_itself(access: Access) -> CedarQuery:
     """Whether the caller may identify itself. Rules know no other action that a caller applies to itself.
 
-    Whoever may identify itself may have a token that stands for it. To ask about tokens takes a scope too.
+    Whoever may identify itself may have a token that stands for it. To ask about tokens, or about access,
+    takes a scope too.
     """
     caller = principal_uid(access.principal)
     return CedarQuery(principal=caller, actions=(Action.IDENTIFY,), resources=(caller,), entities={})

@@ -42,7 +42,7 @@ MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96: IPv4-mapped IPv6 addresses
 DEFAULT_ADMIN_SCOPES = frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE})
 """The scopes of an admin key that names none."""
 
-ADMIN_SCOPES = DEFAULT_ADMIN_SCOPES | {Scope.TOKENS_INTROSPECT}
+ADMIN_SCOPES = DEFAULT_ADMIN_SCOPES | {Scope.TOKENS_INTROSPECT, Scope.DECISIONS_ASK}
 """All scopes that an admin key may have: it administers and reads no content."""
 
 _OPAQUE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # what a credential header can carry: visible ASCII, no comma

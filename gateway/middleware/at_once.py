@@ -137,7 +137,10 @@ class SynchronousCore:
                 return None
             route = self._routes.find(raw_path)
             if route is not None and (
-                type(route) is not GuardedRoute or route.answer is None or route.form_bytes
+                type(route) is not GuardedRoute
+                or route.answer is None
+                or route.form_bytes
+                or route.body_bytes
             ):
                 return None
             request = self._read(parsed, raw_path, query, route, client, now)

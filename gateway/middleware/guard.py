@@ -132,7 +132,7 @@ class ChokePoint:
         meter: Meter,
     ) -> None:
         """Answer by the kind of the route; what has no route, or no right form, is refused."""
-        if isinstance(route, ForwardedRoute):
+        if isinstance(route, ForwardedRoute | GuardedRoute) and route.beside is not None:
             send = _with_headers(send, tuple(route.beside(request)))
         reason = refusal_by_shape(request, route)
         if reason is not None or route is None:
@@ -189,13 +189,13 @@ class ChokePoint:
         """Read the body that names the resource. A key that is refused whatever it says is refused before."""
         try:
             key = extract(request.headers, request.query)
-            declined = await self._guard.find_refusal(request, key)
+            declined = await self._guard.find_refusal(request, key, route.action)
             if declined is not None:
                 await self._decline(request, route, declined, meter.counting(send))
                 return
             with self._bodies.holding(request.client) as held:
                 body = await self._bodies.read(receive, route.body_bytes, held)
-                named = replace(request, form=body)
+                named = replace(request, body=body)
                 await self._answer_guarded(scope, receive, send, named, route, meter)
         except Refusal as refusal:
             await self._refuse(_rejected(request, refusal), route, meter, send)

@@ -37,10 +37,9 @@ def refusal_of_bodiless(request: WireRequest, route: Declared | None) -> Reason 
 
 
 def _refusal_of_body(request: WireRequest, route: Declared | None) -> Reason | None:
-    if isinstance(route, GuardedRoute) and route.form_bytes:
-        is_too_long = not _is_chunked(request) and _announced_body(request) > route.form_bytes
-    elif isinstance(route, GuardedRoute) and route.body_bytes:
-        is_too_long = not _is_chunked(request) and _announced_body(request) > route.body_bytes
+    if isinstance(route, GuardedRoute) and (route.form_bytes or route.body_bytes):
+        most = route.form_bytes or route.body_bytes
+        is_too_long = not _is_chunked(request) and _announced_body(request) > most
     elif isinstance(route, HookRoute | ForwardedRoute):
         # Whoever reads it counts: it may be chunked, with no length announced.
         is_too_long = not _is_chunked(request) and _announced_body(request) > route.max_body_bytes

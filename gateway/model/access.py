@@ -24,6 +24,7 @@ class Action(StrEnum):
     IDENTIFY = "identify"  # ask for one's own identity; every valid key may
     EXCHANGE = "exchange"  # have a token made that stands for oneself; who may identify itself may
     INTROSPECT = "introspect"  # ask about a token of somebody else's
+    ASK = "ask"  # ask what a key or a tenant may do
 
     # What a workflow does beside running models. The resource is the tenant itself.
     EXTERNAL_REQUEST = "external-request"
@@ -176,10 +177,11 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     received_at: float
     fields: dict[bytes, bytes] | None = None  # the headers by name, where it is known that none came twice
     form: bytes = b""
+    body: bytes = b""  # of a route that reads it; it names what is asked for
     is_of_proxy: bool = False  # its peer is a trusted proxy, whose word about others counts
 
     def __repr__(self) -> str:
-        return shown(self, hidden=("query", "headers", "fields", "form"))
+        return shown(self, hidden=("query", "headers", "fields", "form", "body"))
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of a header that no decision depends on; for the record only."""

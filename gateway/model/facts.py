@@ -36,6 +36,7 @@ class Scope(StrEnum):
     AUDIT_READ = "audit:read"
     KEYS_MANAGE = "keys:manage"
     TOKENS_INTROSPECT = "tokens:introspect"
+    DECISIONS_ASK = "decisions:ask"
 
 
 MAX_DEGRADED_SECONDS = 3600.0

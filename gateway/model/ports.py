@@ -65,6 +65,19 @@ class KeyDirectory(Protocol):
         """The digest that the index gives for this key id; the index decides nothing."""
 
 
+class SubjectDirectory(Protocol):
+    """The part of the directory that questions about others read."""
+
+    async def find_key_of(self, key_id: KeyId, tenant: TenantId) -> tuple[Key | None, Tenant | None, Stamp]:
+        """A tenant's key by its id, the tenant, and what was read; no key for one of another tenant.
+
+        The same is read, from the store, whether there is such a key or not, and whoever owns it.
+        """
+
+    async def find_tenant(self, tenant: TenantId) -> tuple[Tenant | None, Stamp]:
+        """A tenant and what was read; None for one that is not there, or whose record does not parse."""
+
+
 class IssuerDirectory(Protocol):
     """The part of the directory that authentication of outside issuers' tokens reads."""
 

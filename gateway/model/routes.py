@@ -32,12 +32,13 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     `answer` makes the answer of an admitted request, as a value, or an awaitable of it where something has to
     be fetched. Routes of an app of somebody else's have none: that app sends what it likes.
-    Of these, `body_bytes` bounds the body that the app reads; with `reads_body` it is read before the
-    decision, as `form` of the request, because it names the resource.
+    `body_bytes` bounds the body. With `reads_body` it is read before the decision, because it names what is
+    asked for, once the key in the header is not refused; else an app reads it by itself.
 
     A route with `form_bytes` reads a body of at most so many bytes, before the caller is known: it may
-    contain the credential. `decline` makes the answer to a refusal, by reason and record, where the route
-    speaks a protocol that has its own. A route whose
+    contain the credential.
+    `beside` makes headers that all answers of the route have, refusals included. `decline` makes the answer
+    to a refusal, by reason and record, where the route speaks a protocol that has its own. A route whose
     callers read statuses in a way of their own has `answer_refusal`, which puts a refusal into their form.
     """
 
@@ -56,6 +57,7 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     body_bytes: int = 0
     reads_body: bool = False
     form_bytes: int = 0
+    beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]] | None = None
     decline: Callable[[Reason, str, WireRequest], Answer] | None = None
     answer_refusal: Callable[[Answer], Answer] | None = None
 

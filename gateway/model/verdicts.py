@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.model.hidden_fields import shown
 from gateway.model.listings import CataloguePage, ModelListing, PackageListing
+from gateway.model.questions import Evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -155,6 +156,7 @@ Found = (
     | Forwarded
     | TokenGrant
     | Introspected
+    | Evaluated
 )
 
 

@@ -21,6 +21,7 @@ from gateway.audit.record import (
     HeadRecord,
     OpenRecord,
     OutcomeRecord,
+    QuestionRecord,
     SummaryRecord,
 )
 from gateway.terminal.escaping import escape_controls
@@ -67,6 +68,14 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
                 _size(record.size),
                 f"from {record.request.client}",
             ]
+        case QuestionRecord():
+            subject = (
+                "nobody known" if record.subject is None else f"{record.subject.kind} {record.subject.id}"
+            )
+            asked = f"may {subject} {record.asked or 'do what is unknown'}"
+            who = [record.tenant or "-", record.key_id or "-"]
+            told = [record.answer, record.reason, f"of {record.ask_id}"]
+            return "question", [*who, asked, thing(record.resource) or "nothing known", *told]
         case OutcomeRecord():
             ending = f"{record.ending} {record.status}" + (f" {record.reason}" if record.reason else "")
             took = f"{record.milliseconds:.1f} ms"

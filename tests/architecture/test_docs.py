@@ -29,7 +29,7 @@ from gateway.cli import commands
 from gateway.cli.main import app
 from gateway.configuration.settings import Settings, variable
 from gateway.configuration.sources import OTHER_VARIABLES
-from gateway.faces import check, content, download, engine, identity, proxy, tokens
+from gateway.faces import authzen, check, content, download, engine, identity, proxy, tokens
 from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.faces.ops import ops_app
 from gateway.identity.tokens import TOKEN_PATTERN
@@ -166,11 +166,12 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
     built = (
         *(*content.routes(), *identity.routes(), *engine.routes(anything), *download.routes()),
         *(*proxy.routes(anything, anything), *tokens.routes(anything)),
-        *(*proxy.routes(anything, anything), *check.routes(anything)),
+        *(*check.routes(anything), *authzen.routes(anything)),
     )
     declared = [route.declaration for route in built]
     expected = {one.template: list(one.methods) for one in declared}
     expected |= {one.template: list(one.methods) for one in tokens.public_routes(anything)}
+    expected |= {one.template: list(one.methods) for one in authzen.public_routes("https://gateway.example")}
     expected |= {HEALTH_PATH.decode(): ["GET", "HEAD"], AUTHORITY_PATH.decode(): ["POST"]}
     expected |= {route.path: sorted(route.methods) for route in ops_app(_nobody_asks).routes}
     assert documented == expected

@@ -20,6 +20,7 @@ MOST_STEPS = {
     "path": 2_000,
     "range": 25_000,
     "hook": 8_000,
+    "evaluations": 20_000,
     "stat": 100,
     "arranged_grants": 45_000,
     # Not on the loop: in a thread, or by a command.

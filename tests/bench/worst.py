@@ -16,6 +16,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from gateway.audit.record_fields import request_member, secrets_of
 from gateway.audit.scrub import _clean_agent
 from gateway.credential.client import Peer, parse_trusted_networks
@@ -41,7 +43,7 @@ from gateway.engine.answers import (
 )
 from gateway.engine.questions import parse_question
 from gateway.engine.stat_answers import parse_stat
-from gateway.faces import content, identity
+from gateway.faces import content, evaluation_bodies, identity
 from gateway.faces.content import CATALOGUE
 from gateway.faces.hooks import MAX_BODY_BYTES, MAX_NAMED, SIGNATURE, authority_hook
 from gateway.faces.proxy import Unwrapping
@@ -366,6 +368,41 @@ def hooks() -> Parser:
     )
 
 
+def evaluations() -> Parser:
+    """A batch of AuthZEN questions, up to what is recorded of it."""
+    most = evaluation_bodies.MAX_BODY_BYTES
+
+    def sent(body: bytes) -> Callable[[], None]:
+        asked = replace(request(headers=((b"content-type", b"application/json"), KEY)), body=body[:most])
+        return answered(evaluation_bodies.parse_evaluations, asked)
+
+    def batch(item: dict[str, object]) -> bytes:
+        one = {"subject": {"type": "tenant", "id": "acme"}, "action": {"name": "read"}}
+        return json.dumps({**one, "evaluations": [item] * evaluation_bodies.MAX_EVALUATIONS}).encode()
+
+    name = "/".join(["\u00e9\u00e9"] * MAX_NAME_SEGMENTS)
+    file = {"type": "file", "id": "f", "properties": {"model": name, "package": "p"}}
+    context = {"time": "2026-11-30T12:00:00.123456+01:00", "ip": "2001:db8::1"}
+    values, containers = evaluation_bodies.MAX_VALUES, evaluation_bodies.MAX_CONTAINERS
+    padding = "x" * (most - 100)
+    return Parser(
+        "evaluations",
+        "a caller with `decisions:ask`",
+        f"{most >> 10} KiB, {evaluation_bodies.MAX_EVALUATIONS} questions, {containers} objects and lists",
+        {
+            "a full batch": sent(batch({"resource": file, "context": context})),
+            "as many members as there may be": sent(
+                json.dumps({f"{n:x}": 1 for n in range(values)}).encode()
+            ),
+            "as many lists as there may be": sent(b'{"a":[' + b"[]," * (containers - 3) + b"[]]}"),
+            "nesting": sent(b'{"a":' * 1_999 + b"1" + b"}" * 1_999),
+            "one text of emoji": sent(json.dumps({"a": "\U0001f600" + padding}, ensure_ascii=False).encode()),
+            "escapes": sent(json.dumps({"a": "\u00e9" * (most // 7)}).encode()),
+            "too many lists": sent(b'{"a":[' + b"[]," * (most // 3)),
+        },
+    )
+
+
 def stats() -> Parser:
     """The platform's answer about a key."""
     head = b'{"modelMetadata":{"modelArchitecture":"a","taskType":"b","modelId":"c"},"x":'
@@ -427,6 +464,7 @@ PARSERS = (
     grants,
     arranged,
     hooks,
+    evaluations,
     stats,
     metadata,
 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 
 import pytest
 
 from gateway.problems import PROBLEMS, Reason
+from tests.conftest import request_bytes
 
 
 def verify_undecided(answer):
@@ -49,6 +52,35 @@ def test_nothing_is_decided_while_redis_says_nothing(path, site, serve, paths, e
         [record] = site.records("decision", id=answer.record_id)
         assert (record["decision"], record["reason"]) in {("deny", "no-lease"), ("deny", "no-facts")}
     assert gateway.metrics()["cachegate_lease_losses_total"] > 0
+
+
+@pytest.mark.parametrize("path", ["/access/v1/evaluation", "/access/v1/evaluations"])
+def test_no_question_is_answered_while_redis_says_nothing(path, site, serve, paths, eventually):
+    created = site.installation.json("keys", "create", "--admin", "--scopes", "decisions:ask")
+    gateway = serve(site.installation)
+    _, model, package, file = re.fullmatch(r"(/v1/models/)(.+)/-/([^/]+)/(.+)", paths.small).groups()
+    one = {
+        "subject": {"type": "tenant", "id": model.partition("/")[0]},
+        "action": {"name": "read"},
+        "resource": {"type": "file", "id": file, "properties": {"model": model, "package": package}},
+    }
+    body = json.dumps({**one, "evaluations": [{}, {}]} if path.endswith("s") else one).encode()
+    headers = (("Content-Type", "application/json"), ("Content-Length", str(len(body))))
+
+    def ask():
+        return gateway.wire.send(
+            request_bytes("POST", path, created["token"], headers, is_last=True) + body, timeout=60.0
+        )
+
+    def is_yes():
+        answer = ask()
+        return answer.status == 200 and b"false" not in answer.body
+
+    eventually(is_yes)
+    with site.stopped_valkey():
+        eventually(lambda: not gateway.is_ready())
+        verify_undecided(ask())
+    eventually(is_yes)
 
 
 def test_a_killed_redis_denies_nothing_and_serve_starts_it_again_on_the_same_facts(

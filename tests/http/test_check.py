@@ -72,7 +72,14 @@ def test_a_check_says_what_the_gateway_itself_would_answer(dialect, world, facts
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_every_other_route_is_refused_for_everybody(dialect, world):
     model = "/v1/models/acme/cars/1"
-    listings = ("/v1/models", model, f"{model}/-/pkgA1", "/v1/models/nobody/nothing/0", "/v1/whoami")
+    listings = (
+        "/v1/models",
+        model,
+        f"{model}/-/pkgA1",
+        "/v1/models/nobody/nothing/0",
+        "/v1/whoami",
+        "/access/v1/evaluation",
+    )
     for path in (*listings, "/models/v1/external/stat?modelId=acme/cars/1", "/check/nginx"):
         for key in (None, world.token("acme")):
             answer = ask(world.wire, dialect, path, key=key)

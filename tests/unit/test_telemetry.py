@@ -34,6 +34,7 @@ def telemetry():
 def busy(telemetry):
     """Count everything that can be counted, once."""
     telemetry.decided("/v1/models", Reason.PERMITTED)
+    telemetry.questioned("no")
     telemetry.answered(200, 10)
     telemetry.failed(Unavailable("redis", "gone"))
     telemetry.defect("/v1/models", RuntimeError("x"))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gateway.adapters.redis_store import RedisStore
-from gateway.audit.record import DecisionRecord
+from gateway.audit.record import DecisionRecord, QuestionRecord
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Unavailable, UnknownName
@@ -115,7 +115,7 @@ async def _known_in_directory(settings: Settings, kind: str, name: str) -> set[s
 
 def _names_of(record: Record, kind: str) -> Iterator[str]:
     if kind == "model":
-        resource = record.resource if isinstance(record, DecisionRecord) else None
+        resource = record.resource if isinstance(record, DecisionRecord | QuestionRecord) else None
         found: tuple[str | None, ...] = () if resource is None else (resource.model, resource.requested)
     elif kind == "key":
         found = getattr(record, "key_id", None), getattr(record, "claimed_key_id", None)

@@ -15,6 +15,7 @@ Non-goals: deciding, caching answers, and knowing what is on disk.
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -141,6 +142,29 @@ class DirectoryReader:
             return None
         return digest
 
+    async def find_key_of(self, key_id: KeyId, tenant: TenantId) -> tuple[Key | None, Tenant | None, Stamp]:
+        """Return this tenant's key of that id, its tenant, and the stamp; no key for one of another tenant.
+
+        Where the index lists no such key, a record that no key can have is read instead, always from the
+        store: neither the reads nor their time tell whether another tenant has it (I3).
+        """
+        digest = await self.find_key_digest(key_id) or _digest_of_none(key_id)
+        name, tenant_name = names.key_fact(digest), names.tenant_fact(tenant)
+        read_set = ReadSet(self._source, self._report)
+        await read_set.fetch_afresh([name, tenant_name])
+        key = read_set.decoded(name, partial(decode_key, digest=digest))
+        found = read_set.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant))
+        if key is None or key.key_id != key_id or key.tenant != tenant or read_set.unreadable:
+            return None, None, read_set.stamp([tenant_name])
+        return key, found, read_set.stamp([name, tenant_name])
+
+    async def find_tenant(self, tenant: TenantId) -> tuple[Tenant | None, Stamp]:
+        """Return a tenant and the stamp."""
+        name = names.tenant_fact(tenant)
+        read_set = ReadSet(self._source, self._report)
+        await read_set.fetch([name])
+        return read_set.decoded(name, partial(decode_tenant, tenant_id=tenant)), read_set.stamp([name])
+
     async def gather(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """Return the facts about this caller and each of these models (None: no model), in order."""
         for attempt in range(_POLICY_ATTEMPTS):
@@ -235,6 +259,11 @@ class DirectoryReader:
     def _report(self, name: str) -> None:
         if self._on_unreadable is not None:
             self._on_unreadable(name)
+
+
+def _digest_of_none(key_id: KeyId) -> bytes:
+    """A digest that no key is stored under: those of keys are keyed hashes, and this is none."""
+    return hashlib.sha256(b"no key " + key_id.encode()).digest()[: names.DIGEST_BYTES]
 
 
 def _find_key(read_set: ReadSet, key_names: Sequence[bytes]) -> Key | None:

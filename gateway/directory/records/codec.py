@@ -81,6 +81,7 @@ SCOPE_BITS = {
     Scope.AUDIT_READ: 8,
     Scope.KEYS_MANAGE: 16,
     Scope.TOKENS_INTROSPECT: 32,
+    Scope.DECISIONS_ASK: 64,
 }
 _ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
 

@@ -211,7 +211,7 @@ def _asked(model: Callable[[RequestHead], str], request: WireRequest, named: dic
         parameters=named,
         query=request.query,
         headers=request.headers,
-        body=request.form,
+        body=request.body,
     )
     try:
         found = model(head)

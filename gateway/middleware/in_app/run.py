@@ -171,7 +171,7 @@ class Run:
 
     def _begin(self) -> None:
         request, route = self.receipt.admission.request, self._scope[ROUTE]
-        self._body = request.form if route.reads_body else None
+        self._body = request.body if route.reads_body else None
         self._left_bytes = route.body_bytes
         offered: dict[str, Any] = self._scope.get("extensions") or {}
         kept = {name: offer for name, offer in offered.items() if not name.startswith(_HIDDEN)}

@@ -8,11 +8,14 @@ import resource
 import shutil
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.audit import AuditLog, Query, find_record, read_events
 from gateway.audit.events import Searched, survey
 from gateway.audit.head import fingerprint
+from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Reason, Unavailable
+from gateway.model.questions import Answered, Evaluated, Question
 from gateway.model.verdicts import Change
 
 
@@ -283,3 +286,21 @@ def test_several_folders_and_files_are_one_stream(audit, tmp_path):
 def test_a_folder_that_is_named_twice_is_read_once(audit):
     audit.open().close()
     assert len(list(read_events([audit.folder, audit.folder, *audit.segments]))) == 3
+
+
+def test_a_question_is_found_by_what_it_names_and_never_as_a_decision(audit):
+    about = Resource(kind=ResourceKind.MODEL, model="globex/asked-about")
+    question = Question(action=Action.READ, resource=about)
+    answered = Answered(question=question, is_yes=True, reason=Reason.PERMITTED)
+    log = audit.open()
+    receipt = log.admit(replace(audit.admission(), found=Evaluated(answers=(answered,), is_batch=False)))
+    receipt.close(audit.outcome())
+
+    def kinds(**query):
+        return _kinds(read_events(audit.folder, Query(**query)))
+
+    assert kinds(model="globex/asked-about") == ["question"]
+    assert kinds(decision="allow") == ["decision"]
+    assert kinds(reason="permitted") == ["decision", "question"]
+    assert sorted(kinds(record_id=receipt.record_id)) == ["decision", "outcome", "question"]
+    assert kinds(tenant="acme").count("question") == 1

@@ -9,9 +9,11 @@ import stat
 from uuid import UUID
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.audit import AuditLog, Durability
 from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.model.questions import Answered, Evaluated, Question
 from gateway.model.verdicts import Change
 
 
@@ -60,6 +62,27 @@ def test_a_refusal_says_who_asked_for_what_and_why_not(audit):
     assert (record["decision"], record["reason"], record["action"]) == ("deny", "missing-scope", "discover")
     assert record["resource"] == {"kind": "model", "requested": "globex/secret-model"}
     assert record["generation"] == 9
+
+
+def test_the_questions_of_a_request_are_written_with_it_or_not_at_all(audit):
+    log = audit.open()
+    answered = Answered(question=Question(), is_yes=False, reason=Reason.NOT_PERMITTED)
+    asked = replace(audit.admission(), found=Evaluated(answers=(answered,) * 3, is_batch=True))
+    first = log.admit(asked)
+    [second, plain] = log.record_all([asked, audit.admission()])
+    questions = _of_kind(audit, "question")
+    assert [one["item"] for one in questions] == [0, 1, 2, 0, 1, 2]
+    assert [one["ask_id"] for one in questions] == [first.record_id] * 3 + [second.record_id] * 3
+    assert len({one["id"] for one in questions}) == 6
+    assert plain.record_id not in {one["ask_id"] for one in questions}
+    for receipt in (first, second, plain):
+        receipt.close(audit.outcome())
+    log.close()
+    assert audit.verify().is_intact
+    before = len(list(audit.lines()))
+    with pytest.raises(Unavailable):
+        log.admit(asked)
+    assert len(list(audit.lines())) == before
 
 
 def test_record_ids_are_ascending_uuids_of_version_seven(audit):

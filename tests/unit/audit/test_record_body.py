@@ -12,8 +12,10 @@ from gateway.audit.record import (
     DecisionRecord,
     Links,
     OutcomeRecord,
+    QuestionRecord,
     RequestPart,
     ResourcePart,
+    SubjectPart,
     UpstreamPart,
     encode,
     parse_line,
@@ -34,7 +36,8 @@ from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.header_block import Headers
 from gateway.model.listings import ModelListing
-from gateway.model.stamps import Stamp
+from gateway.model.questions import Answered, Evaluated, Question, Subject, SubjectKind
+from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import (
     Admission,
     Allowed,
@@ -162,6 +165,86 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
     )  # fmt: skip
     tail = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
     assert opening("outcome", "id-1", LINKS, TIME) + (tail) == encode(expected)
+
+
+def asked_about(*answers, request=None):
+    """An admission of a request with these questions."""
+    one = admission()
+    request = samples.wire_request() if request is None else request
+    return replace(one, request=request, found=Evaluated(answers=answers, is_batch=True))
+
+
+QUESTION = Question(
+    subject=Subject(kind=SubjectKind.KEY, name="key_abcdefghijkl"),
+    action=Action.READ,
+    resource=Resource(kind=ResourceKind.PACKAGE, model="acme/latest", package="p"),
+    moment=0.5,
+    address="192.0.2.9",
+)
+
+
+@pytest.mark.parametrize(
+    ("answered", "expected"),
+    [
+        (
+            Answered(
+                question=QUESTION,
+                is_yes=True,
+                reason=Reason.PERMITTED,
+                model="acme/cars/1",
+                grant="owner",
+                policies=("a", "b"),
+                stamp=Stamp(7, (Leaf(b"x", b""),)),
+            ),
+            {
+                "answer": "yes",
+                "reason": "permitted",
+                "subject": SubjectPart("key", "key_abcdefghijkl"),
+                "asked": "read",
+                "resource": ResourcePart("package", "acme/latest", "acme/cars/1", "p"),
+                "grant": "owner",
+                "policies": ("a", "b"),
+                "generation": 7,
+                "moment": "1970-01-01T00:00:00.500000Z",
+                "address": "192.0.2.9",
+            },
+        ),
+        (
+            Answered(question=Question(error="x"), is_yes=False, reason=Reason.MALFORMED_BODY),
+            {"answer": "no", "reason": "malformed-body"},
+        ),
+        (
+            Answered(question=Question(), is_yes=False, reason=Reason.NO_FACTS, is_undecided=True),
+            {"answer": "undecided", "reason": "no-facts"},
+        ),
+    ],
+)
+def test_the_record_of_a_question_is_the_one_that_the_schema_encodes(answered, expected):
+    [tail] = RecordBodies(NODE).of_questions("id-0", asked_about(answered))
+    record, covered = record_of("question", tail)
+    written = QuestionRecord(
+        schema=1, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
+        ask_id="id-0", item=0, tenant="acme", key_id="key_abcdefghijkl", **expected,
+    )  # fmt: skip
+    assert encode(written) == covered
+    assert replace(record, hash="") == written
+
+
+def test_only_a_request_about_access_has_questions():
+    assert RecordBodies(NODE).of_questions("id-0", admission()) == []
+
+
+def test_the_names_in_a_question_lose_the_secrets_of_its_request():
+    key = "cg_live_0123456789abcdefghijklmn123456"
+    request = samples.wire_request(headers=((b"authorization", b"Bearer my-own-secret-of-today"),))
+    resource = Resource(kind=ResourceKind.MODEL, model="acme/my-own-secret-of-today")
+    question = Question(
+        subject=Subject(kind=SubjectKind.TENANT, name=key), action=Action.READ, resource=resource
+    )
+    answered = Answered(question=question, is_yes=False, reason=Reason.NOT_PERMITTED)
+    [tail] = RecordBodies(NODE).of_questions("id-0", asked_about(answered, request=request))
+    assert b"cg_live" not in tail
+    assert b"secret" not in tail
 
 
 # One secret for the whole run, so that the same names come with and without it in their request.

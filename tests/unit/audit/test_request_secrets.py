@@ -175,3 +175,9 @@ def test_a_long_word_without_a_value_is_read_once():
 def test_the_value_of_a_parameter_is_found_whatever_its_name_begins_with(name):
     secrets = RequestSecrets((), f"a=b&word&{name}={KEY}&c=".encode())
     assert KEY not in clean_name(f"acme/{KEY}", secrets)
+
+
+def test_the_value_of_a_parameter_is_found_where_its_sign_is_escaped():
+    secrets = RequestSecrets((), f"url%3Ftoken%3D{KEY}".encode())
+    assert KEY not in clean_name(f"acme/{KEY}", secrets)
+    assert not RequestSecrets((), f"/v1/models/token/{KEY}".encode())  # no parameter at all

@@ -375,17 +375,21 @@ class TestTokens:
         assert isinstance(verdict, Denied)
         assert (verdict.reason, verdict.may_discover) == (Reason.MISSING_ACTION, True)
 
+    @pytest.mark.parametrize(
+        ("action", "scope"),
+        [(Action.INTROSPECT, Scope.TOKENS_INTROSPECT), (Action.ASK, Scope.DECISIONS_ASK)],
+    )
     def test_whoever_may_identify_itself_may_have_a_token_and_only_a_scope_lets_it_ask_about_others(
-        self, asker
+        self, action, scope, asker
     ):
         itself = Resource(kind=ResourceKind.SELF)
         exchange = asker.access(resource=itself, action=Action.EXCHANGE)
         assert isinstance(asker.rulebook.decide(exchange, asker.facts(requested=None, model=None)), Allowed)
-        ask = asker.access(resource=itself, action=Action.INTROSPECT)
+        ask = asker.access(resource=itself, action=action)
         verdict = asker.rulebook.decide(ask, asker.facts(requested=None, model=None))
         assert isinstance(verdict, Denied)
         assert verdict.reason is Reason.MISSING_SCOPE
-        scoped = replace(ask.principal, scopes=ask.principal.scopes | {Scope.TOKENS_INTROSPECT})
+        scoped = replace(ask.principal, scopes=ask.principal.scopes | {scope})
         verdict = asker.rulebook.decide(
             replace(ask, principal=scoped), asker.facts(requested=None, model=None)
         )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from gateway.credential.extract_link import extract_link
@@ -9,9 +11,11 @@ from gateway.faces.check import (
     ENVOY,
     FORWARDED,
     NGINX,
+    TELLING,
     Checks,
     answer_yes,
     checkable_routes,
+    read_told,
     routes,
     tell_nginx,
     tell_status,
@@ -245,3 +249,23 @@ def test_the_routes_wrap_others_and_name_no_resource_themselves():
 )
 def test_a_check_is_known_by_its_exact_path(raw_path, found):
     assert [one for one in DIALECTS if one.matches(raw_path)] == ([] if found is None else [found])
+
+
+told_names = st.sampled_from(
+    [
+        *(b"x-forwarded-for", b"x-original-uri", b"x-original-method", b"x-forwarded-uri"),
+        *(b"x-forwarded-method", b"x_original_uri", b"x-original_uri", b"x_other", b"accept"),
+    ]
+)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@given(headers=st.lists(st.tuples(told_names, st.sampled_from([b"/a", b"GET", b"198.51.100.7"])), max_size=6))
+def test_what_is_told_is_read_alike_with_and_without_the_names_at_hand(dialect, headers):
+    """Our own server gives the headers by name where none came twice; any other gives the list alone."""
+    listed = replace(asked(dialect, FILE), headers=tuple(headers))
+    if len(dict(headers)) == len(headers):
+        assert read_told(listed, dialect) == read_told(replace(listed, fields=dict(headers)), dialect)
+    else:
+        is_twice = {name for name, _ in headers if [one for one, _ in headers].count(name) > 1}
+        assert read_told(listed, dialect).reason or not is_twice & TELLING

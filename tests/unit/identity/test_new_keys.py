@@ -101,7 +101,8 @@ def test_what_no_request_could_carry_is_not_adopted_and_not_quoted(raw_key):
 def test_an_admin_key_administers_and_reads_no_content():
     order = KeyOrder(now=NOW, kind=KeyKind.ADMIN, tenant=None)
     assert issue_key(order, environment="live", peppers=PEPPERS).key.scopes == DEFAULT_ADMIN_SCOPES
-    assert replace(order, scopes=ADMIN_SCOPES).scopes == DEFAULT_ADMIN_SCOPES | {Scope.TOKENS_INTROSPECT}
+    asking = {Scope.TOKENS_INTROSPECT, Scope.DECISIONS_ASK}
+    assert replace(order, scopes=ADMIN_SCOPES).scopes == DEFAULT_ADMIN_SCOPES | asking
     for scope in (Scope.DISCOVER, Scope.READ, Scope.INFER):
         with pytest.raises(BadNameError, match="no content"):
             replace(order, scopes=frozenset({Scope.AUDIT_READ, scope}))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.middleware.shape import refusal_by_shape
 from gateway.model.access import Action, Resource, ResourceKind
@@ -49,6 +50,19 @@ def test_no_body_is_no_body_however_its_length_is_written(value):
 def test_a_body_of_unknown_length_is_too_large(coding):
     assert refusal((b"transfer-encoding", coding)) is Reason.BODY_TOO_LARGE
     assert refusal((b"content-length", b"0"), (b"transfer-encoding", coding)) is Reason.BODY_TOO_LARGE
+
+
+def test_a_route_that_reads_json_has_a_bound_of_its_own():
+    route = replace(ROUTE, methods=("POST",), body_bytes=100)
+
+    def of(*headers):
+        request = samples.wire_request(method="POST", raw_path=b"/a", headers=headers, route="/a")
+        return refusal_by_shape(request, route)
+
+    assert of((b"content-length", b"100")) is None
+    assert of((b"transfer-encoding", b"chunked")) is None
+    assert of((b"content-length", b"101")) is Reason.BODY_TOO_LARGE
+    assert of((b"content-length", b"5"), (b"transfer-encoding", b"chunked")) is Reason.BODY_TOO_LARGE
 
 
 def hook_refusal(*headers):

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import click
 
-from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart, ResourcePart, SummaryRecord
+from gateway.audit.record import (
+    DecisionRecord,
+    OutcomeRecord,
+    QuestionRecord,
+    RequestPart,
+    ResourcePart,
+    SubjectPart,
+    SummaryRecord,
+)
 from gateway.terminal.record_lines import record_line, thing
 
 ENVELOPE = {"schema": 1, "chain": "n.0123456789ab-01234567", "seq": 1, "prev": "0" * 64, "node": "n"}
@@ -75,6 +83,22 @@ def test_a_decision_label_cannot_reach_the_terminal():
 
 def test_a_refused_digest_is_named_by_itself():
     assert thing(ResourcePart(kind="blob", md5="a" * 32)) == "a" * 32
+
+
+def test_a_question_says_who_asked_about_whom_and_what_was_answered():
+    question = {"id": "q", "time": TIME, **ENVELOPE, "ask_id": "r", "item": 0, "answer": "no"}
+    record = QuestionRecord(
+        **question,
+        tenant="acme",
+        reason="not-permitted",
+        subject=SubjectPart("tenant", "acme"),
+        asked="read",
+        resource=ResourcePart(kind="model", requested="globex/cars/1"),
+    )
+    line = click.unstyle(record_line(record))
+    assert "question  acme  -  may tenant acme read  globex/cars/1  no  not-permitted  of r" in line
+    unknown = QuestionRecord(**question, reason="malformed-body")
+    assert "may nobody known do what is unknown  nothing known  no" in click.unstyle(record_line(unknown))
 
 
 def test_an_outcome_says_what_was_sent():

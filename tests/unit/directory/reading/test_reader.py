@@ -103,6 +103,55 @@ async def test_an_unknown_key_is_none_and_its_absence_is_in_the_stamp(reader):
     assert named(stamp) == {names.key_fact(OTHER_DIGEST): None}
 
 
+@pytest.mark.parametrize("whose", ["its own", "another tenant's", "nobody's", "an admin's"])
+async def test_a_key_that_is_asked_about_is_read_in_one_way_whoever_has_it(whose, facts, make_key, acme):
+    for number, tenant in ((2, "globex"), (3, None)):
+        key = make_key(number, tenant)
+        await change(
+            facts, lambda changes, key=key, number=number: changes.put_key(key, bytes([number]) * 32)
+        )
+    asked = {"its own": 1, "another tenant's": 2, "an admin's": 3, "nobody's": 4}[whose]
+    counting = CountingStore(facts)
+    reader = DirectoryReader(facts, PlainFacts(counting))
+    key, tenant, stamp = await reader.find_key_of(make_key(asked).key_id, acme.tenant_id)
+    [read] = counting.reads
+    assert len(read) == 2
+    assert read[1] == names.tenant_fact(acme.tenant_id)
+    if whose == "its own":
+        assert (key.key_id, tenant.tenant_id) == (make_key().key_id, acme.tenant_id)
+        assert named(stamp).keys() == {names.key_fact(DIGEST), names.tenant_fact(acme.tenant_id)}
+    else:
+        assert (key, tenant) == (None, None)
+        assert named(stamp).keys() == {names.tenant_fact(acme.tenant_id)}
+
+
+async def test_a_key_that_is_asked_about_is_read_from_the_store_whatever_is_in_memory(
+    near_reader, make_key, acme
+):
+    await near_reader.find_key([DIGEST])
+    before = near_reader._source
+    reads = []
+
+    class Source:
+        def __getattr__(self, name):
+            reads.append(name)
+            return getattr(before, name)
+
+    near_reader._source = Source()
+    key, _, _ = await near_reader.find_key_of(make_key().key_id, acme.tenant_id)
+    assert key is not None
+    assert reads == ["read_afresh"]
+
+
+async def test_a_tenant_that_is_asked_about_is_none_where_it_is_not_there(reader, acme):
+    tenant, stamp = await reader.find_tenant(acme.tenant_id)
+    assert tenant == replace(acme, generation=1)
+    assert stamp.leaves[0].value is not None
+    tenant, stamp = await reader.find_tenant(TenantId("nobody"))
+    assert tenant is None
+    assert named(stamp) == {names.tenant_fact(TenantId("nobody")): None}
+
+
 async def test_the_first_digest_that_has_a_record_decides(facts, reader, make_key):
     await change(facts, lambda changes: changes.put_key(make_key(2), OTHER_DIGEST))
     key, _, _ = await reader.find_key([OTHER_DIGEST, DIGEST])

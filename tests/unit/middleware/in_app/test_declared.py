@@ -21,8 +21,8 @@ from tests import samples
 FILES = file_route("/f/{model:path}/-/{package}/{file:path}")
 
 
-def locate(route, raw_path=b"/x", form=b"", **more):
-    return route.guarded.locate(samples.wire_request(raw_path=raw_path, form=form, **more))
+def locate(route, raw_path=b"/x", body=b"", **more):
+    return route.guarded.locate(samples.wire_request(raw_path=raw_path, body=body, **more))
 
 
 def test_a_file_is_named_by_the_path():
@@ -71,7 +71,7 @@ def test_a_function_sees_head_parameters_and_body():
         return "acme/cars/1"
 
     route = model_route("/m/{version}", model=find, max_body_bytes=9)
-    found = locate(route, b"/m/7", form=b"body", headers=((b"a", b"b"),), query=b"q")
+    found = locate(route, b"/m/7", body=b"body", headers=((b"a", b"b"),), query=b"q")
     assert (found.kind, found.model, route.guarded.reads_body) == (ResourceKind.MODEL, "acme/cars/1", True)
     [head] = seen
     assert (head.method, head.parameters, head.body, head.query) == ("GET", {"version": "7"}, b"body", b"q")
@@ -96,10 +96,10 @@ def test_what_a_function_returns_has_to_be_a_models_id(answer):
 
 def test_json_is_read_strictly():
     route = model_route("/x", model=model_in_json("m"), max_body_bytes=99)
-    assert locate(route, form=json.dumps({"m": "acme/cars/1"}).encode()).model == "acme/cars/1"
+    assert locate(route, body=json.dumps({"m": "acme/cars/1"}).encode()).model == "acme/cars/1"
     for body in (b'{"m":"a","m":"b"}', b'{"m":"a","\\u006d":"b"}', b'{"m":1}', b'{"n":"a"}', b'"m"', b""):
         with pytest.raises(Refusal):
-            locate(route, form=body)
+            locate(route, body=body)
 
 
 def test_a_caller_route_is_about_the_caller_and_an_unguarded_one_about_nothing():

@@ -117,7 +117,7 @@ async def test_a_body_that_names_the_model_is_handed_to_the_app_once(world):
         await answering()(scope, receive, send)
 
     asked = await world(app).ask(b"/body", method="POST", body=[b"acme/", b"cars/1"])
-    assert (asked.status, asked.gate.requests[0].form) == (200, b"acme/cars/1")
+    assert (asked.status, asked.gate.requests[0].body) == (200, b"acme/cars/1")
     assert seen == [{"type": "http.request", "body": b"acme/cars/1", "more_body": False}]
 
 
