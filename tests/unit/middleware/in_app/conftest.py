@@ -51,7 +51,7 @@ class Gate:
             receipt.close(WITHDRAWN)
             raise fault
 
-    async def find_refusal(self, request, credential):
+    async def find_refusal(self, request, credential, action):
         return None
 
     def is_degraded(self):
