@@ -57,7 +57,7 @@ GAUGES = {
 LARGEST = {
     "cachegate_audit_lag_seconds": "How long the oldest record that no signed head proves yet has been "
     "waiting for one, in the worker where that is longest.",
-    "cachegate_audit_waiting_records": "Outcome records that wait to be written, in the worker with most.",
+    "cachegate_audit_waiting_records": "Outcome records that cannot be written yet, in the worker with most.",
     "cachegate_audit_disk_free_bytes": "Room that is left on the disk of the audit folder.",
     "cachegate_audit_disk_bytes": "Size of that disk.",
 }

@@ -13,6 +13,7 @@ Not here: deciding who is allowed (`decision`), and reading the log (`events`, `
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -191,7 +192,12 @@ class AuditLog:
         return True
 
     def gauges(self) -> dict[str, float]:
-        """How far the log is behind, and the room on its disk; without the latter where it cannot be told."""
+        """How far the log is behind, and the room on its disk; without the latter where it cannot be told.
+
+        What waits is written first, so what is counted as waiting cannot be written.
+        """
+        with suppress(Unavailable):
+            self.flush()
         space = find_disk_space(self._folder)
         return {
             "cachegate_audit_lag_seconds": self._writer.unproven_seconds(self._clock.now()),
