@@ -166,7 +166,9 @@ CASES = (
     ),
     quiet("CachegateRefusals", "25m", series={decisions("unknown-key"): "0+6x30"}),
     fires("CachegateQuarantine", "5m", series={of("cachegate_pins_total", 'event="quarantined"'): "_x3 1x9"}),
-    fires("CachegateQuarantine", "5m", series={of("cachegate_pins_total", 'event="quarantined"'): "1 1 1 2x9"}),
+    fires(
+        "CachegateQuarantine", "5m", series={of("cachegate_pins_total", 'event="quarantined"'): "1 1 1 2x9"}
+    ),
     quiet("CachegateQuarantine", "2h", series={of("cachegate_pins_total", 'event="quarantined"'): "1x180"}),
     quiet("CachegateQuarantine", "5m", series={of("cachegate_pins_total", 'event="pinned"'): "0+9x9"}),
     fires(
