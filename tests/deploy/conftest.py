@@ -17,6 +17,8 @@ sys.path.append(str(Path(__file__).parent))  # the modules beside us
 
 def tool(name: str, package: str) -> str:
     """The path of a program."""
+    if "/" in name:
+        return name
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)
     assert found, f"{name} is not installed: apt-get install {package}, or make venv"
