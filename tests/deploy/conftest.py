@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parent))  # the modules beside us
 
 def tool(name: str, package: str) -> str:
     """The path of a program."""
-    if "/" in name:
+    if "/" in str(name):
         return name
     beside = Path(sys.executable).with_name(name)
     found = str(beside) if beside.is_file() else shutil.which(name)

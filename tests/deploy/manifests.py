@@ -52,7 +52,7 @@ def _matches(peer, namespace, labels, address):
 
 
 def may(direction, own, port, *, namespace=NAMESPACE, labels=None, address=None, protocol="TCP"):
-    """Whether the policies let a pod of ours (its labels) talk with a peer: `ingress` from it, `egress` to it.
+    """Whether the policies let a pod of ours, by its labels, talk with a peer: `ingress` or `egress`.
 
     As Kubernetes says it: a pod that a policy of that direction selects gets what some rule of these allows;
     one that none selects gets everything.

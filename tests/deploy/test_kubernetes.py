@@ -207,7 +207,7 @@ def _valkey_of(installation):
 
 
 def test_the_set_up_of_a_node_takes_over_shared_secrets_and_tells_no_key(installation, tmp_path):
-    """The init container's own script, with the folders of this test: twice, as after a restart of the pod."""
+    """The init container's own script, with folders of this test, and again: as after a restart."""
     [container] = pod_of("cachegate")["initContainers"]
     *shell, script = container["command"]
     first, second = installation.state, tmp_path / "node" / "state"
@@ -238,3 +238,10 @@ def test_the_set_up_of_a_node_takes_over_shared_secrets_and_tells_no_key(install
         assert (second / name).read_bytes() == (first / name).read_bytes()
     assert (second / "signing/audit.pem").read_bytes() != (first / "signing/audit.pem").read_bytes()
     assert not [path for path in (second, *second.rglob("*")) if path.lstat().st_mode & 0o077]
+
+
+def test_the_gateway_is_started_with_options_that_it_has(run_tool):
+    [container] = pod_of("cachegate")["containers"]
+    command, *words = container["args"]
+    said = run_tool("cachegate", command, "--help")
+    assert all(word in said for word in words if word.startswith("--"))
