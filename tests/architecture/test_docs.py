@@ -279,7 +279,8 @@ def test_every_command_is_documented_with_all_its_options_and_no_other_is():
 
 OTHER_OPTIONS = {
     "--fail-with-body",  # curl
-    "--user", "--read-only", "--cap-drop",  # podman
+    "--user", "--read-only", "--cap-drop", "--rm",  # podman, compose
+    "--from-file", "--from-env-file", "--image", "--restart",  # kubectl
     "--require-hashes", "--requirement", "--dest", "--no-index", "--find-links",  # pip
 }  # fmt: skip
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')

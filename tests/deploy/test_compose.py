@@ -130,7 +130,7 @@ def test_services_have_no_rights_that_they_do_not_need(read):
 
 def test_the_address_that_is_believed_is_that_of_nginx(read, compose):
     proxies = re.search(
-        r'^trusted_proxies = "(.*)"$', (compose / "secrets/gateway/cachegate.toml").read_text(), re.MULTILINE
+        r'^trusted_proxies = "(.*)"$', (compose / "secrets/settings/cachegate.toml").read_text(), re.MULTILINE
     )
     assert proxies is not None
     assert proxies[1] == read["services"]["nginx"]["networks"]["front"]["ipv4_address"]
@@ -156,16 +156,16 @@ def test_the_server_is_closed_as_the_shipped_environment_says(read):
 def test_secrets_are_closed_to_others_and_no_two_installations_have_the_same(compose, tmp_path):
     files = [path for path in (compose / "secrets").rglob("*") if path.is_file()]
     assert {path.name for path in files} == {
-        "ca.key", "ca.pem", "cachegate.toml", "gateway.key", "gateway.pem", "inference.key", "server.key",
+        "ca.key", "ca.pem", "cachegate.toml", "client.key", "client.pem", "inference.key", "server.key",
         "server.pem", "users.acl",
     }  # fmt: skip
     assert not [path for path in files if stat.S_IMODE(path.stat().st_mode) & 0o077]
     other = run(ROOT / "deploy/make-secrets", tmp_path / "other", "10.0.0.1", "valkey", input="")
     assert other.returncode == 0, other.stderr
-    for name in ("valkey/users.acl", "gateway/gateway.key", "ca.key"):
+    for name in ("valkey/users.acl", "settings/client.key", "ca.key"):
         assert (tmp_path / "other" / name).read_bytes() != (compose / "secrets" / name).read_bytes()
-    assert not (tmp_path / "other/gateway/inference.key").exists()
-    assert "inference_key_file" not in (tmp_path / "other/gateway/cachegate.toml").read_text()
+    assert not (tmp_path / "other/settings/inference.key").exists()
+    assert "inference_key_file" not in (tmp_path / "other/settings/cachegate.toml").read_text()
 
 
 def test_what_is_there_is_not_written_over(compose):
@@ -215,9 +215,9 @@ def facts(compose, tmp_path_factory):
 def nodes(compose, facts, tmp_path_factory):
     """Both gateways' installations, set up as the page says, and what the first one printed."""
     folder = tmp_path_factory.mktemp("nodes")
-    text = (compose / "secrets/gateway/cachegate.toml").read_text()
+    text = (compose / "secrets/settings/cachegate.toml").read_text()
     for old, new in {
-        "/etc/cachegate": str(compose / "secrets/gateway"),
+        "/etc/cachegate": str(compose / "secrets/settings"),
         "@valkey:6379": f"@localhost:{facts}",
         "/srv/inference": str(folder / "cache"),
         "http://inference:9001": f"http://127.0.0.1:{free_port()}",

@@ -39,8 +39,8 @@ def test_the_schema_of_kubernetes_takes_each_file_and_knows_every_field(file, ru
 
 
 def test_a_field_that_is_not_there_is_noticed(tmp_path, run_tool):
-    text = (ROOT / "deploy/kubernetes/gateway.yaml").read_text()
-    file = tmp_path / "gateway.yaml"
+    text = (ROOT / "deploy/kubernetes/gateways.yaml").read_text()
+    file = tmp_path / "gateways.yaml"
     file.write_text(text.replace("readOnlyRootFilesystem", "readOnlyRoot", 1))
     run_tool("kubernetes-validate", "--strict", file, is_content=False)
 
@@ -194,7 +194,7 @@ def test_every_object_that_is_mounted_is_a_manifest_or_made_by_a_command_of_the_
 
 
 def test_every_file_that_the_page_puts_into_an_object_is_made_or_shipped():
-    made = {"node.tar", "secrets/gateway", "secrets/valkey"}
+    made = {"node.tar", "secrets/settings", "secrets/valkey"}
     for path in re.findall(r"--from-(?:file|env-file)=(?:[\w.]+=)?(\S+)", PAGE):
         assert path in made or (ROOT / path).is_file(), path
 

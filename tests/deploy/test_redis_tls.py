@@ -44,7 +44,7 @@ class TlsMember(Member):
             file.write(f"include {folder}/tls.conf\nmin-replicas-to-write 0\n")
 
     def client(self, **more):
-        files = {"ssl_certfile": "gateway.pem", "ssl_keyfile": "gateway.key", "ssl_ca_certs": "ca.pem"}
+        files = {"ssl_certfile": "client.pem", "ssl_keyfile": "client.key", "ssl_ca_certs": "ca.pem"}
         given = {name: str(self.certificates / file) for name, file in files.items()} | more
         return redis.Redis(
             host="localhost", port=self.port, ssl=True, socket_timeout=10, decode_responses=True,
@@ -56,7 +56,7 @@ class TlsMember(Member):
         files = self.certificates
         return (
             f"rediss://cachegate:{PASSWORDS['cachegate']}@localhost:{self.port}/0?ssl_ca_certs={files}/ca.pem"
-            f"&ssl_certfile={files}/gateway.pem&ssl_keyfile={files}/gateway.key"
+            f"&ssl_certfile={files}/client.pem&ssl_keyfile={files}/client.key"
         )
 
 
@@ -86,8 +86,8 @@ def installed(server, tmp_path_factory):
 def test_private_keys_are_closed_to_others(certificates):
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in certificates.iterdir()}
     assert modes == {
-        **dict.fromkeys(("ca.key", "server.key", "gateway.key"), 0o600),
-        **dict.fromkeys(("ca.pem", "server.pem", "gateway.pem"), 0o644),
+        **dict.fromkeys(("ca.key", "server.key", "client.key"), 0o600),
+        **dict.fromkeys(("ca.pem", "server.pem", "client.pem"), 0o644),
     }
 
 
