@@ -11,10 +11,6 @@ their keys have the form of counters (`telemetry.sample`); the ops face makes a 
 from __future__ import annotations
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 REQUEST_SECONDS = "cachegate_request_seconds"
 MEANING = "Seconds from a request's arrival until its answer began, by face; `none` is no route of ours."
@@ -73,15 +69,6 @@ class RequestTimes:
         of_face = self._routes.get(route) or self._begin(route)
         of_face.counts[bisect_left(BOUNDS, seconds)] += 1
         of_face.seconds += seconds
-
-    def count_all(self, begun: Iterable[tuple[str, float]], now: float) -> None:
-        """Count requests whose answers began just now: the route of each, and when it arrived."""
-        routes, bounds = self._routes, BOUNDS
-        for route, arrived_at in begun:
-            of_face = routes.get(route) or self._begin(route)
-            seconds = now - arrived_at
-            of_face.counts[bisect_left(bounds, seconds)] += 1
-            of_face.seconds += seconds
 
     def values(self) -> dict[tuple[str, str], float]:
         """By face and bucket, not cumulated; and by face and `sum`."""

@@ -265,7 +265,8 @@ class Telemetry:
             counters[sample("cachegate_responses_total", str(status))] += count
         counters["cachegate_sent_bytes_total"] += sum([answer[3] for answer in answers])
         counters["cachegate_answers_at_once_total"] += len(answers)
-        self.times.count_all([(answer[0], answer[4]) for answer in answers], now)
+        for route, _, _, _, arrived_at in answers:
+            self.times.count(route, now - arrived_at)
 
     def sent(self, count: int) -> None:
         """Count the bytes of a response that was counted when it began."""

@@ -281,6 +281,7 @@ OTHER_OPTIONS = {
     "--fail-with-body",  # curl
     "--user", "--read-only", "--cap-drop", "--rm",  # podman, compose
     "--from-file", "--from-env-file", "--image", "--restart",  # kubectl
+    "--no-same-owner", "--skip-old-files",  # tar
     "--require-hashes", "--requirement", "--dest", "--no-index", "--find-links",  # pip
 }  # fmt: skip
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')

@@ -21,14 +21,6 @@ def test_a_request_is_counted_in_the_first_bucket_whose_bound_it_does_not_exceed
     assert times.values()["content", SUM] == seconds
 
 
-def test_requests_that_are_answered_together_are_counted_one_by_one():
-    times = RequestTimes()
-    times.count_all([("/v1/models", 1.0), ("/v1/blobs/{md5}", 1.95), ("-", 2.0)], 2.0)
-    assert buckets(times, "content") == {"1.0": 1, "0.1": 1}
-    assert buckets(times, "none") == {"0.0005": 1}
-    assert times.values()["content", SUM] == pytest.approx(1.05)
-
-
 def test_routes_of_one_face_are_one_series_and_routes_that_nobody_asked_for_are_none():
     times = RequestTimes()
     for route in ("/v1/models", "/v1/models/{model}", "/v1/models"):

@@ -99,12 +99,14 @@ def test_every_metric_is_explained():
 
 def test_what_a_worker_reports_of_its_request_times_is_by_face_and_bucket(telemetry):
     telemetry.began("/v1/models", 0.002)
-    telemetry.answered_at_once([("/v1/whoami", Reason.PERMITTED, 200, 10, 1.0)], 1.25)
+    begun = ("/v1/whoami", Reason.PERMITTED, 200, 10, 1.0), ("-", Reason.NO_ROUTE, 404, 90, 1.25)
+    telemetry.answered_at_once(begun, 1.25)
     counted = telemetry.values()
     values = {(name, *labels): counted[one] for one in counted for name, labels in [split_sample(one)]}
     assert values[REQUEST_SECONDS, "content", "0.0025"] == 1
     assert values[REQUEST_SECONDS, "identity", "0.25"] == 1
     assert values[REQUEST_SECONDS, "identity", "sum"] == 0.25
+    assert values[REQUEST_SECONDS, "none", "0.0005"] == 1
 
 
 def test_a_metric_is_counted_with_exactly_the_labels_that_it_is_declared_with():
