@@ -65,6 +65,20 @@ def test_a_service_runs_as_the_engines_user_with_one_state_and_a_read_only_cache
     assert lines(name, "EnvironmentFile") == ["-/etc/cachegate/environment"]
 
 
+def test_the_page_installs_what_the_units_start_and_for_the_same_user():
+    page = (FOLDER.parents[1] / "docs/operators/install.md").read_text()
+    for line in (
+        "python3 -m venv /opt/cachegate",
+        "install -d -m 0700 -o inference -g inference /var/lib/cachegate",
+        'state = "/var/lib/cachegate"',
+        'cache_root = "/srv/inference"',
+        "> /etc/cachegate/environment",
+    ):
+        assert line in page
+    for name in UNITS:
+        assert re.search(rf"{name.partition('.')[0]}\b", page), name
+
+
 @pytest.mark.parametrize("name", [name for name in UNITS if name.endswith(".timer")])
 def test_a_timer_has_a_service_and_a_time_that_comes(name, run_tool):
     assert name.replace(".timer", ".service") in SERVICES
