@@ -6,10 +6,11 @@ import json
 import re
 import shlex
 import subprocess
-from contextlib import contextmanager
+import sys
 from pathlib import Path
 
 import pytest
+import redis
 from manifests import FILES, NAMESPACE, WORKLOADS, labels_of, may, of_kind, pod_of
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
@@ -199,45 +200,72 @@ def test_every_file_that_the_page_puts_into_an_object_is_made_or_shipped():
         assert path in made or (ROOT / path).is_file(), path
 
 
-@contextmanager
-def _valkey_of(installation):
-    """The embedded server of an installation, as a node elsewhere reaches it."""
-    with EmbeddedValkey(installation.state).running() as url:
-        yield url
-
-
-def test_the_set_up_of_a_node_takes_over_shared_secrets_and_tells_no_key(installation, tmp_path):
-    """The init container's own script, with folders of this test, and again: as after a restart."""
+@pytest.fixture
+def set_up(installation, tmp_path):
+    """Run the init container's own script for a second node, with the folders of this test."""
     [container] = pod_of("cachegate")["initContainers"]
     *shell, script = container["command"]
-    first, second = installation.state, tmp_path / "node" / "state"
-    [packed] = re.findall(r"^tar -C first -cf node.tar (.*)$", PAGE, re.MULTILINE)
-    with_tokens = installation.folder / "packed.tar"
-    (first / "signing" / "tokens").mkdir(exist_ok=True)  # there with a public URL
-    subprocess.run(["tar", "-C", first, "-cf", with_tokens, *shlex.split(packed)], check=True, timeout=60)
+    packed = installation.folder / "packed.tar"
+    [names] = re.findall(r"^tar -C first -cf node.tar (.*)$", PAGE, re.MULTILINE)
+    (installation.state / "signing" / "tokens").mkdir(exist_ok=True)  # there with a public URL
+    subprocess.run(
+        ["tar", "-C", installation.state, "-cf", packed, *shlex.split(names)], check=True, timeout=60
+    )
     program = tmp_path / "bin" / "cachegate"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {ROOT / ".venv/bin/cachegate"} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m gateway "$@"\n')
     program.chmod(0o755)
     assert script.count("/node/node.tar") == 1
+    state = tmp_path / "node" / "state"
     variables = installation.variables()
-    variables |= {"CACHEGATE_STATE": str(second), "PATH": f"{program.parent}:{variables['PATH']}"}
-    # Facts are in one server for both nodes.
-    with _valkey_of(installation) as url:
-        for _ in range(2):
-            done = subprocess.run(
-                [*shell, script.replace("/node/node.tar", str(with_tokens))],
-                env=variables | {"CACHEGATE_REDIS_URL": url}, capture_output=True, text=True, timeout=120,
-                check=False, umask=0o022,
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr
-            assert done.stdout == ""
-            assert "cg_" not in done.stderr
-    names = ("peppers/p1.pepper", "signing/links.key", "signing/hook.key")
-    for name in names:
+    variables |= {"CACHEGATE_STATE": str(state), "PATH": f"{program.parent}:{variables['PATH']}"}
+
+    def run(redis_url):
+        done = subprocess.run(
+            [*shell, script.replace("/node/node.tar", str(packed))],
+            env=variables | {"CACHEGATE_REDIS_URL": redis_url}, capture_output=True, text=True, timeout=120,
+            check=False, umask=0o022,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+        assert "cg_" not in done.stderr
+        return state
+
+    return run
+
+
+def is_closed(state):
+    return not [path for path in (state, *state.rglob("*")) if path.lstat().st_mode & 0o077]
+
+
+def test_the_set_up_of_a_node_takes_over_shared_secrets_and_tells_no_key(installation, set_up):
+    first = installation.state
+    with EmbeddedValkey(first).running() as facts:  # one server for both nodes
+        second = set_up(facts)
+    for name in ("peppers/p1.pepper", "signing/links.key", "signing/hook.key"):
         assert (second / name).read_bytes() == (first / name).read_bytes()
     assert (second / "signing/audit.pem").read_bytes() != (first / "signing/audit.pem").read_bytes()
-    assert not [path for path in (second, *second.rglob("*")) if path.lstat().st_mode & 0o077]
+    assert is_closed(second)
+
+
+def test_a_node_that_is_set_up_again_keeps_its_own_and_is_closed_again(installation, set_up):
+    """As after a restart, on a volume that Kubernetes has opened to the group."""
+    with EmbeddedValkey(installation.state).running() as facts:
+        state = set_up(facts)
+        own = (state / "signing/audit.pem").read_bytes()
+        for path in (state, *state.rglob("*")):
+            path.chmod(path.stat().st_mode | (0o070 if path.is_dir() else 0o060))
+        set_up(facts)
+    assert (state / "signing/audit.pem").read_bytes() == own
+    assert is_closed(state)
+
+
+def test_a_first_key_that_is_made_by_a_pod_gets_into_no_log(set_up, tmp_path):
+    empty = tmp_path / "empty"
+    with EmbeddedValkey(empty).running() as facts:
+        set_up(facts)
+        keys = redis.Redis(unix_socket_path=facts.removeprefix("unix://").partition("?")[0]).keys("*:k:*")
+    assert keys, "the set-up made an admin key: there was none"
 
 
 def test_the_gateway_is_started_with_options_that_it_has(run_tool):
