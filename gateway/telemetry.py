@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 import structlog
 
 from gateway.model.errors import CachegateError, Reason
+from gateway.request_times import REQUEST_SECONDS, RequestTimes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     from gateway.model.pins import Pin
     from gateway.platform.authority import Authority
 
-    AnsweredAtOnce = tuple[str, Reason, int, int]
-    """The route's template, the reason, the status and the bytes that were sent."""
+    AnsweredAtOnce = tuple[str, Reason, int, int, float]
+    """The route's template, the reason, the status, the bytes that were sent, when the request arrived."""
 
 _OUR_KEY = re.compile(r"cg_[0-9A-Za-z_]*", re.IGNORECASE)
 
@@ -51,6 +52,16 @@ GAUGES = {
     "moment, since it failed on those or asked for fewer questions.",
 }
 """Current values. Workers without a value report 0, so that the sum over all workers is the value."""
+
+
+LARGEST = {
+    "cachegate_audit_lag_seconds": "How long the oldest record that no signed head proves yet has been "
+    "waiting for one, in the worker where that is longest.",
+    "cachegate_audit_waiting_records": "Outcome records that cannot be written yet, in the worker with most.",
+    "cachegate_audit_disk_free_bytes": "Room that is left on the disk of the audit folder.",
+    "cachegate_audit_disk_bytes": "Size of that disk.",
+}
+"""Current values that are not added up: the instance's is that of the worker with the largest."""
 
 
 class Metric(NamedTuple):
@@ -232,6 +243,7 @@ class Telemetry:
         self.counters: Counter[str] = Counter()
         self.sums: dict[str, float] = {"cachegate_barrier_seconds_total": 0.0}
         self.gauges: dict[str, float] = {}
+        self.times = RequestTimes()
         self.lines = RepeatedLines()
         self._log = structlog.get_logger("cachegate")
 
@@ -248,14 +260,20 @@ class Telemetry:
         self.counters[sample("cachegate_responses_total", str(status))] += 1
         self.counters["cachegate_sent_bytes_total"] += sent
 
-    def answered_at_once(self, answers: Sequence[AnsweredAtOnce]) -> None:
-        """Count decisions and their responses, which were sent from within the server's parser."""
+    def began(self, route: str, seconds: float) -> None:
+        """Count how long a request took until its answer began."""
+        self.times.count(route, seconds)
+
+    def answered_at_once(self, answers: Sequence[AnsweredAtOnce], now: float) -> None:
+        """Count decisions and their responses, which were sent just now, from within the server's parser."""
         counters = self.counters
         for (route, reason, status), count in Counter([answer[:3] for answer in answers]).items():
             counters[sample("cachegate_decisions_total", route, reason.value)] += count
             counters[sample("cachegate_responses_total", str(status))] += count
-        counters["cachegate_sent_bytes_total"] += sum([sent for *_, sent in answers])
+        counters["cachegate_sent_bytes_total"] += sum([answer[3] for answer in answers])
         counters["cachegate_answers_at_once_total"] += len(answers)
+        for route, _, _, _, arrived_at in answers:
+            self.times.count(route, now - arrived_at)
 
     def sent(self, count: int) -> None:
         """Count the bytes of a response that was counted when it began."""
@@ -399,8 +417,9 @@ class Telemetry:
         )
 
     def values(self) -> dict[str, float]:
-        """All counters, by name."""
-        return {**self.counters, **self.sums}
+        """All counters, by name, and the buckets of the histogram."""
+        times = {_BETWEEN.join((REQUEST_SECONDS, *key)): value for key, value in self.times.values().items()}
+        return {**self.counters, **self.sums, **times}
 
     def refused_by_server(self, reason: Reason) -> None:
         """Count a request that the HTTP server itself refused."""

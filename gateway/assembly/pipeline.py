@@ -331,6 +331,7 @@ class Pipeline:
         }
         gauges = {
             **self.telemetry.gauges,
+            **self.recorder.gauges(),
             "cachegate_chores_down": float(len(self.upkeep.chores.down)),
             "cachegate_transfers_under_way": len(self.transfers),
             "cachegate_upstream_left_alone": float(self.provider is not None and self.provider.is_left_alone),

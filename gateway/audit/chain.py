@@ -38,6 +38,11 @@ class Chain:
         """Whether a deferred record is not yet written."""
         return bool(self._waiting or self._sealed)
 
+    @property
+    def waiting(self) -> int:
+        """How many deferred records are not yet written."""
+        return len(self._waiting) + len(self._sealed)
+
     def start(self, name: str) -> Links:
         """Begin another chain. Deferred records are written to it."""
         self.roll_back()

@@ -13,9 +13,11 @@ Not here: deciding who is allowed (`decision`), and reading the log (`events`, `
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.audit.disk_space import find_disk_space
 from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
 from gateway.audit.limits import Durability, Limits
@@ -207,6 +209,27 @@ class AuditLog:
         except Unavailable:
             return False
         return True
+
+    def gauges(self) -> dict[str, float]:
+        """How far the log is behind, and the room on its disk; without the latter where it cannot be told.
+
+        What waits is written first, so what is counted as waiting cannot be written.
+        """
+        with suppress(Unavailable):
+            self.flush()
+        space = find_disk_space(self._folder)
+        return {
+            "cachegate_audit_lag_seconds": self._writer.unproven_seconds(self._clock.now()),
+            "cachegate_audit_waiting_records": float(len(self._endings) + self._writer.chain.waiting),
+            **(
+                {}
+                if space is None
+                else {
+                    "cachegate_audit_disk_free_bytes": float(space.free_bytes),
+                    "cachegate_audit_disk_bytes": float(space.whole_bytes),
+                }
+            ),
+        }
 
     def close(self) -> None:
         """Write pending summaries, sign the last head, close the files. Raises `Unavailable` if it cannot."""

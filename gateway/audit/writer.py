@@ -141,6 +141,10 @@ class Writer:
         if self._links.seq > self._headed.seq:
             self._write_head(now)
 
+    def unproven_seconds(self, now: float) -> float:
+        """How long the oldest record that no head proves has been waiting for one, at most; 0 for none."""
+        return max(0.0, now - self._headed.at) if self._links.seq > self._headed.seq else 0.0
+
     def close(self, now: float) -> None:
         """Sign the last head and close the files. Raises `SegmentError` when it cannot be written."""
         if os.getpid() != self._process:

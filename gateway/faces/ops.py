@@ -10,16 +10,19 @@ clients.
 
 from __future__ import annotations
 
+from platform import python_version
 from typing import TYPE_CHECKING, Protocol
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from gateway.telemetry import COUNTERS, GAUGES, split_sample
+from gateway import __version__
+from gateway.request_times import MEANING, REQUEST_SECONDS, SUM, cumulated
+from gateway.telemetry import COUNTERS, GAUGES, LARGEST, split_sample
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -79,12 +82,48 @@ class _Snapshot(Collector):
             gauge = GaugeMetricFamily(name, meaning)
             gauge.add_metric([], self._status.gauges.get(name, 0.0))
             yield gauge
+        for name, meaning in LARGEST.items():
+            largest = GaugeMetricFamily(name, meaning)
+            if name in self._status.gauges:  # room that nobody could measure is not 0
+                largest.add_metric([], self._status.gauges[name])
+            yield largest
+        yield self._times()
+        yield from self._instance()
+
+    def _times(self) -> HistogramMetricFamily:
+        """The histogram: the buckets of each face, and the sum of its seconds."""
+        times = HistogramMetricFamily(REQUEST_SECONDS, MEANING, labels=["face"])
+        faces: dict[str, dict[str, float]] = {}
+        for key, value in self._status.counters.items():
+            name, values = split_sample(key)
+            if name == REQUEST_SECONDS and len(values) == len(("face", "bucket")):
+                faces.setdefault(values[0], {})[values[1]] = value
+        for face, counts in sorted(faces.items()):
+            times.add_metric([face], cumulated(counts), counts.get(SUM, 0.0))
+        return times
+
+    def _instance(self) -> Iterable[Metric]:
+        """What the instance is, and whether it is ready."""
+        checks = GaugeMetricFamily(
+            "cachegate_check", "1 while this check of readiness holds in every worker.", labels=["check"]
+        )
+        for check, holds in self._status.ready.items():
+            checks.add_metric([check], float(holds))
+        yield checks
         ready = GaugeMetricFamily("cachegate_ready", "1 when every worker is ready.")
         ready.add_metric([], 1 if self._status.is_ready else 0)
         yield ready
         workers = GaugeMetricFamily("cachegate_workers", "Workers that answer.")
         workers.add_metric([], self._status.answering)
         yield workers
+        expected = GaugeMetricFamily("cachegate_workers_expected", "Workers that there should be.")
+        expected.add_metric([], self._status.expected)
+        yield expected
+        build = GaugeMetricFamily(
+            "cachegate_build_info", "1, with what runs in its labels.", labels=["version", "python"]
+        )
+        build.add_metric([__version__, python_version()], 1)
+        yield build
 
 
 def ops_app(ask: Callable[[], Awaitable[InstanceStatus]]) -> ASGIApp:

@@ -177,13 +177,13 @@ class SynchronousCore:
                 taken.client.pass_on()
             else:
                 answered.append(sent)
-        self._telemetry.answered_at_once(answered)
+        self._telemetry.answered_at_once(answered, self._seconds())
 
     def _decline(self, taken: _Taken, declined: Declined) -> AnsweredAtOnce:
         request, route = taken.request, taken.route
         answer = answer_refused(declined, request, route)
         sent = _write(taken, answer, declined.record_id)
-        return request.route, declined.reason, answer.status, sent
+        return request.route, declined.reason, answer.status, sent, taken.started_at
 
     def _deliver(self, taken: _Taken, receipt: Receipt) -> AnsweredAtOnce | None:
         """Make the answer, run the last check and write it; None when nothing was written."""
@@ -203,10 +203,11 @@ class SynchronousCore:
             return None
         if isinstance(answer.body, FileParts):
             self._send_file(taken, receipt, answer.status, answer.headers.block, answer.body)
-            return request.route, Reason.PERMITTED, answer.status, 0  # the bytes are counted as it ends
+            # The bytes are counted as it ends.
+            return request.route, Reason.PERMITTED, answer.status, 0, taken.started_at
         sent = _write(taken, answer, receipt.record_id)
         self._close(taken, receipt, answer.status, sent, answer.ending or Ending.COMPLETE)
-        return request.route, Reason.PERMITTED, answer.status, sent
+        return request.route, Reason.PERMITTED, answer.status, sent, taken.started_at
 
     def _send_file(
         self, taken: _Taken, receipt: Receipt, status: int, block: bytes, parts: FileParts

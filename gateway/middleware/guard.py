@@ -121,6 +121,8 @@ class ChokePoint:
             await self._fail(error, request, route, meter, send)
         finally:
             self._telemetry.answered(meter.status, meter.bytes_sent)
+            if meter.began_at is not None:
+                self._telemetry.began(request.route, meter.began_at - meter.started_at)
 
     async def _answer(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from gateway.model.extensions import ZERO_COPY
@@ -25,6 +26,7 @@ class Meter:
     __slots__ = (
         "_counted",
         "_sent_bytes",
+        "began_at",
         "cut",
         "is_complete",
         "reason",
@@ -37,6 +39,7 @@ class Meter:
 
     def __init__(self, started_at: float, sent_bytes: Callable[[], int] | None = None) -> None:
         self.started_at = started_at
+        self.began_at: float | None = None  # when the head of the answer was handed to the server
         self.status = 0
         self._counted = 0
         self._sent_bytes = sent_bytes
@@ -59,6 +62,7 @@ class Meter:
             await send(message)
             if message["type"] == "http.response.start":
                 self.status = message["status"]
+                self.began_at = asyncio.get_running_loop().time()
             elif message["type"] == "http.response.body":
                 self._counted += len(message.get("body", b""))
                 self.is_complete = not message.get("more_body", False)

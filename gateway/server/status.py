@@ -2,7 +2,8 @@
 
 A worker reports readiness by name and counters by name. The instance is ready when every worker answers and
 every readiness check holds in each. Its counters are sums that include workers that have ended: a counter
-that falls because one process was replaced would look like a restart of the instance in a graph.
+that falls because one process was replaced would look like a restart of the instance in a graph. Current
+values are sums as well, but for those of which only the largest means something (`LARGEST`).
 
 What a worker counted between its last answer and being killed is lost.
 """
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
+
+from gateway.telemetry import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,16 +76,18 @@ def combine(
     for status in last_known:
         if status is not None:
             _add_up(counters, status.counters)
-    gauges: Counter[str] = Counter()
+    gauges: dict[str, float] = {}
     for answer in present:
         if answer is not None:
-            _add_up(gauges, answer.gauges)
+            for name, value in answer.gauges.items():
+                before = gauges.get(name, 0.0)
+                gauges[name] = max(before, value) if name in LARGEST else before + value
     return FleetStatus(
         expected=len(present),
         answering=sum(answer is not None for answer in present),
         ready=ready,
         counters=dict(counters),
-        gauges=dict(gauges),
+        gauges=gauges,
     )
 
 

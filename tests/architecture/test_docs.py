@@ -36,6 +36,7 @@ from gateway.identity.tokens import TOKEN_PATTERN
 from gateway.middleware.health import HEALTH_PATH
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
+from gateway.request_times import FACES, NONE, OTHER, face_of
 from gateway.server.status import FleetStatus
 from gateway.server.supervisor import Supervisor
 from gateway.telemetry import COUNTERS
@@ -184,6 +185,16 @@ def test_every_metric_is_documented_with_its_labels_and_meaning():
     }
 
 
+def test_every_route_is_of_a_face_and_every_face_is_documented():
+    routes = [
+        code(route)[0] for route, *_ in rows(section(read("docs/reference/routes.md"), "## All routes"))
+    ]
+    of_listener = {route.path for route in ops_app(_nobody_asks).routes}
+    assert not [one for one in routes if face_of(one) == OTHER and one not in of_listener]
+    documented = [code(face)[0] for face, _ in rows(section(read("docs/reference/metrics.md"), "## Faces"))]
+    assert sorted(documented) == sorted({NONE, OTHER, *(face for _, face in FACES)})
+
+
 def test_every_metric_of_a_scrape_is_documented_and_no_other_is():
     scraped = set(re.findall(r"^# TYPE (\S+)", _scrape(), re.MULTILINE))
     assert scraped == {code(name)[0] for name, *_ in _metric_rows()}
@@ -269,8 +280,10 @@ def test_every_command_is_documented_with_all_its_options_and_no_other_is():
 
 OTHER_OPTIONS = {
     "--fail-with-body",  # curl
-    "--user", "--read-only", "--cap-drop",  # podman
     "--app-dir", "--no-access-log", "--no-proxy-headers",  # uvicorn
+    "--user", "--read-only", "--cap-drop", "--rm",  # podman, compose
+    "--from-file", "--from-env-file", "--image", "--restart",  # kubectl
+    "--no-same-owner", "--skip-old-files",  # tar
     "--require-hashes", "--requirement", "--dest", "--no-index", "--find-links",  # pip
 }  # fmt: skip
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')

@@ -10,9 +10,11 @@ from gateway.audit.request_secrets import RequestSecrets
 from gateway.decisions import DecisionCounts
 from gateway.directory.memory.near_cache import CacheCounts
 from gateway.model.errors import Reason, Unavailable
+from gateway.request_times import REQUEST_SECONDS
 from gateway.telemetry import (
     COUNTERS,
     GAUGES,
+    LARGEST,
     MOST_LINES,
     QUIET_SECONDS,
     SUMMARY_SECONDS,
@@ -48,7 +50,7 @@ def busy(telemetry):
     telemetry.mode_changed("mode.no-lease")
     telemetry.canary_measured(0.25)
     telemetry.refused_by_server(Reason.SLOW_REQUEST)
-    telemetry.answered_at_once([("/v1/models", Reason.PERMITTED, 200, 10)])
+    telemetry.answered_at_once([("/v1/models", Reason.PERMITTED, 200, 10, 1.0)], 1.5)
     telemetry.inference_failed("10.0.0.5:9001", "it did not answer in time")
     telemetry.unexpected_model("10.0.0.5:9001")
     telemetry.pinned(1)
@@ -79,8 +81,13 @@ def test_a_worker_without_an_upstream_counts_no_questions():
     assert upstream()[sample("cachegate_upstream_questions_total", "failed")] == 2
 
 
+def counted_by(telemetry):
+    """What it counted, without the histogram of request times."""
+    return [one for one in telemetry.values() if split_sample(one)[0] != REQUEST_SECONDS]
+
+
 def test_every_sample_belongs_to_a_metric_that_is_declared_with_its_labels(busy):
-    for one in (*busy.values(), *freshness(), *upstream()):
+    for one in (*counted_by(busy), *freshness(), *upstream()):
         name, values = split_sample(one)
         assert len(values) == len(COUNTERS[name].labels), one
 
@@ -88,6 +95,19 @@ def test_every_sample_belongs_to_a_metric_that_is_declared_with_its_labels(busy)
 def test_every_metric_is_explained():
     assert all(metric.meaning for metric in COUNTERS.values())
     assert all(GAUGES.values())
+    assert all(LARGEST.values())
+
+
+def test_what_a_worker_reports_of_its_request_times_is_by_face_and_bucket(telemetry):
+    telemetry.began("/v1/models", 0.002)
+    begun = ("/v1/whoami", Reason.PERMITTED, 200, 10, 1.0), ("-", Reason.NO_ROUTE, 404, 90, 1.25)
+    telemetry.answered_at_once(begun, 1.25)
+    counted = telemetry.values()
+    values = {(name, *labels): counted[one] for one in counted for name, labels in [split_sample(one)]}
+    assert values[REQUEST_SECONDS, "content", "0.0025"] == 1
+    assert values[REQUEST_SECONDS, "identity", "0.25"] == 1
+    assert values[REQUEST_SECONDS, "identity", "sum"] == 0.25
+    assert values[REQUEST_SECONDS, "none", "0.0005"] == 1
 
 
 def test_a_metric_is_counted_with_exactly_the_labels_that_it_is_declared_with():
@@ -100,7 +120,7 @@ def test_a_metric_is_counted_with_exactly_the_labels_that_it_is_declared_with():
 
 
 def test_every_metric_is_counted_somewhere_but_those_that_others_count(busy):
-    counted = {split_sample(one)[0] for one in (*busy.values(), *freshness(), *upstream())}
+    counted = {split_sample(one)[0] for one in (*counted_by(busy), *freshness(), *upstream())}
     assert COUNTERS.keys() - counted == {
         "cachegate_feed_reconnects_total",
         "cachegate_hashed_bytes_total",

@@ -313,3 +313,38 @@ def test_half_a_key_that_a_killed_process_left_spoils_no_file_of_keys(audit):
     published.write_bytes(whole[:40])
     audit.open().close()
     assert audit.verify().is_intact
+
+
+def test_the_lag_is_the_age_of_what_no_head_proves_and_ends_with_a_head(audit):
+    log = audit.open()
+    log.reject(audit.denial())
+    audit.clock.time += 4.0
+    assert log.gauges()["cachegate_audit_lag_seconds"] >= 4.0
+    audit.clock.time += 7.0
+    log.tick(audit.clock.time)  # a head is due after ten seconds
+    assert log.gauges()["cachegate_audit_lag_seconds"] == 0.0
+
+
+def test_a_quiet_log_has_no_lag(audit):
+    log = audit.open()
+    log.tick(audit.clock.time + 11.0)
+    audit.clock.time += 3600.0
+    assert log.gauges()["cachegate_audit_lag_seconds"] == 0.0
+
+
+def test_outcomes_that_cannot_be_written_are_counted_as_waiting_and_no_others(audit):
+    log = audit.open(on_left=lambda: None)
+    for waiting in (0, 1):
+        [receipt] = log.record_all([audit.held_admission()])
+        receipt.close(audit.outcome())
+        if waiting:
+            shutil.rmtree(audit.folder)
+        assert log.gauges()["cachegate_audit_waiting_records"] == waiting
+
+
+def test_the_room_of_the_disk_is_told_and_is_left_out_where_the_folder_is_gone(audit):
+    log = audit.open()
+    room = {"cachegate_audit_disk_free_bytes", "cachegate_audit_disk_bytes"}
+    assert room <= log.gauges().keys()
+    shutil.rmtree(audit.folder)
+    assert not room & log.gauges().keys()

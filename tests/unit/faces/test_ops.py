@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, field
+from platform import python_version
 
 import pytest
 
+from gateway import __version__
 from gateway.faces.ops import ops_app
+from gateway.request_times import REQUEST_SECONDS
 from gateway.telemetry import COUNTERS, sample
 
 
@@ -98,3 +101,35 @@ def test_what_nobody_declared_is_not_shown():
     assert not [
         name for name in seen if name.startswith(("cachegate_responses", "not")) or "surprise" in name
     ]
+
+
+def test_the_times_of_a_face_are_a_histogram_of_all_workers():
+    def times(face, label):
+        return f"{REQUEST_SECONDS}\t{face}\t{label}"
+
+    counters = {times("content", "0.001"): 5, times("content", "0.5"): 2, times("content", "+Inf"): 1}
+    seen = samples(Status(counters={**counters, times("content", "sum"): 33.5}))
+    assert seen['cachegate_request_seconds_bucket{face="content",le="0.0005"}'] == 0
+    assert seen['cachegate_request_seconds_bucket{face="content",le="0.001"}'] == 5
+    assert seen['cachegate_request_seconds_bucket{face="content",le="0.25"}'] == 5
+    assert seen['cachegate_request_seconds_bucket{face="content",le="0.5"}'] == 7
+    assert seen['cachegate_request_seconds_bucket{face="content",le="+Inf"}'] == 8
+    assert seen['cachegate_request_seconds_count{face="content"}'] == 8
+    assert seen['cachegate_request_seconds_sum{face="content"}'] == 33.5
+
+
+def test_what_runs_is_in_the_labels_of_a_metric():
+    seen = samples(Status())
+    assert seen[f'cachegate_build_info{{python="{python_version()}",version="{__version__}"}}'] == 1
+
+
+def test_each_check_of_readiness_is_a_metric():
+    seen = samples(Status(ready={"lease": False, "audit": True}))
+    assert (seen['cachegate_check{check="lease"}'], seen['cachegate_check{check="audit"}']) == (0, 1)
+    assert (seen["cachegate_workers"], seen["cachegate_workers_expected"]) == (2, 2)
+
+
+def test_room_that_nobody_could_measure_is_not_told_as_none():
+    assert "cachegate_audit_disk_free_bytes" not in samples(Status())
+    seen = samples(Status(gauges={"cachegate_audit_disk_free_bytes": 5.0}))
+    assert seen["cachegate_audit_disk_free_bytes"] == 5

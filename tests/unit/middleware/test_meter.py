@@ -41,6 +41,18 @@ def test_ranges_of_files_count_as_bodies_do():
     assert outcome.milliseconds == 500.0
 
 
+def test_an_answer_has_begun_once_its_head_was_handed_to_the_server_and_not_before():
+    meter, head = Meter(0.0), dict(START)
+    with pytest.raises(ConnectionResetError):
+        sent_through(meter, head, fails_at=head)
+    assert meter.began_at is None
+    sent_through(meter, START)
+    began_at = meter.began_at
+    assert began_at is not None
+    sent_through(meter, body(b"abc"))
+    assert meter.began_at == began_at
+
+
 def test_an_answer_may_end_with_a_range_of_a_file():
     meter = Meter(0.0)
     sent_through(meter, START, file_span(1000))

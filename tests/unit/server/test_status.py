@@ -45,3 +45,11 @@ def test_values_of_the_moment_are_those_of_the_workers_that_answer():
     retired = Retired()
     retired.add(lag)
     assert combine([idle], [idle], retired).gauges == {"lag": 0.0, "transfers": 2.0}
+
+
+def test_of_some_values_the_instance_has_the_largest():
+    # Two workers write to one disk, and the log of each lags by itself: a sum would mean nothing.
+    one = WorkerStatus(ready={}, counters={}, gauges={"cachegate_audit_lag_seconds": 2.0})
+    other = WorkerStatus(ready={}, counters={}, gauges={"cachegate_audit_lag_seconds": 7.0})
+    assert combine([one, other], [], Retired()).gauges == {"cachegate_audit_lag_seconds": 7.0}
+    assert combine([other, one], [], Retired()).gauges == {"cachegate_audit_lag_seconds": 7.0}
