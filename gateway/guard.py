@@ -110,6 +110,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     reason=refusal.reason,
                     claimed_key_id=refusal.key_id,
                     claimed_tenant=refusal.tenant,
+                    claimed_tenant_record=refusal.tenant_record,
                     action=Action.INFER,
                 )
             )
@@ -284,11 +285,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 principal=principal,
                 claimed_key_id=failure.key_id if isinstance(failure, Refusal) else None,
                 claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
+                claimed_tenant_record=failure.tenant_record if isinstance(failure, Refusal) else None,
                 resource=resource,
                 action=route.action,
                 model=verdict.model if verdict else None,
                 policies=verdict.policies if verdict else (),
                 stamp=verdict.stamp if verdict else None,
+                grant=verdict.grant if isinstance(verdict, Denied) else None,
                 meant=meant,
             )
 
@@ -323,6 +326,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     principal=principal,
                     claimed_key_id=failure.key_id if isinstance(failure, Refusal) else None,
                     claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
+                claimed_tenant_record=failure.tenant_record if isinstance(failure, Refusal) else None,
                     resource=_named(models[0]) if models else None,
                     action=Action.INFER if models else Action.IDENTIFY,
                     told=failure.told if isinstance(failure, Refusal) else None,
@@ -445,6 +449,7 @@ def _rejection(request: WireRequest, denied: Denied, told: str | None = None) ->
         model=denied.model,
         policies=denied.policies,
         stamp=denied.stamp,
+        grant=denied.grant,
         told=told,
     )
 

@@ -169,6 +169,7 @@ def denied(
     *,
     policies: tuple[str, ...] = (),
     may_discover: bool = False,
+    grant: str | None = None,
 ) -> Denied:
     """A denial of this access, computed from these facts."""
     return Denied(
@@ -178,4 +179,5 @@ def denied(
         policies=policies,
         may_discover=may_discover,
         stamp=facts.stamp,
+        grant=grant,
     )

@@ -13,6 +13,7 @@ from gateway.model.hidden_fields import shown
 if TYPE_CHECKING:
     from gateway.model.facts import KeyKind, Scope
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
+    from gateway.model.tenant_records import TenantRecordId
 
 
 class Action(StrEnum):
@@ -102,6 +103,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     key_id: KeyId
     key_name: str
     tenant: TenantId | None
+    tenant_record: TenantRecordId | None = None  # of the tenant: another one of this name is not it
     scopes: frozenset[Scope]
     expires_at: float | None  # of the key, or of the link or token that it came with: the earlier one
     key_begins_at: float | None = None  # the key's own not-before and expiry: a transfer in progress

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.model.facts import ModelRule, Standing, Visibility
 from gateway.model.names import GroupName, ModelId, Pattern  # noqa: TC001 -- msgspec reads annotations
+from gateway.model.periods import NEVER, PeriodState
 from gateway.model.records import SOURCE_CLI
 
 if TYPE_CHECKING:
@@ -58,15 +59,19 @@ class TenantModels(msgspec.Struct, frozen=True, kw_only=True):
             )
 
 
-def standing_of(rules: Sequence[ModelRule]) -> Standing:
-    """The standing of a model under the rules that cover it, most specific first."""
+def standing_of(rules: Sequence[ModelRule], now: float = NEVER, latest: float | None = None) -> Standing:
+    """The standing at a time of a model under the rules that cover it, most specific first.
+
+    Without a time, no publication that begins or ends is in force.
+    """
     owning = next((index for index, rule in enumerate(rules) if rule.owner is not None), None)
     counted = rules if owning is None else rules[: owning + 1]
-    visibility = next(
-        (rule.visibility for rule in counted if rule.visibility is not None), Visibility.PRIVATE
-    )
+    showing = next((rule for rule in counted if rule.visibility is not None), None)
+    state = PeriodState.IN_FORCE if showing is None else showing.state_at(now, latest)
     return Standing(
         owner=None if owning is None else rules[owning].owner,
-        visibility=visibility,
+        owner_record=None if owning is None else rules[owning].owner_record,
+        visibility=(None if showing is None else showing.shown_at(now, latest)) or Visibility.PRIVATE,
         groups=frozenset(group for rule in counted for group in rule.groups),
+        lapsed=None if state is PeriodState.IN_FORCE else state,
     )

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from gateway.directory.edits.changes import change
 from gateway.directory.memory.near_cache import ENTRY_BYTES
-from gateway.directory.reading import caller as caller_module
+from gateway.directory.reading import read_set as read_set_module
 from gateway.directory.reading import reader as reader_module
 from gateway.directory.reading.read_set import DECODED_HERE_BYTES, MAX_NAMES_PER_READ
 from gateway.directory.reading.reader import DirectoryReader
@@ -167,7 +167,7 @@ async def test_many_grants_are_decoded_off_the_loop_and_once(reader, facts, prin
         threads.append(threading.current_thread())
         return decode_grants(raw, tenant_id)
 
-    for module in (reader_module, caller_module):
+    for module in (reader_module, read_set_module):
         monkeypatch.setattr(module, "decode_grants", decode)
     await reader.gather(principal, [CARS])
     assert threads == [threading.main_thread()]
