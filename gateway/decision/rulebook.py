@@ -274,7 +274,7 @@ class Rulebook:
     def _index_of(self, principal: Principal, facts: Facts, held: Held = Held.IN_FORCE) -> GrantIndex:
         """The index of the tenant's grants, cached while the directory returns the same tuple of grants."""
         grants = {Held.IN_FORCE: facts.grants, Held.ENDED: facts.ended, Held.AHEAD: facts.ahead}[held]
-        if not grants:
+        if not grants and held is not Held.IN_FORCE:
             return _NO_GRANTS
         kept = self.memory.find((principal.tenant, held))
         if kept is not None and kept[0] is grants:

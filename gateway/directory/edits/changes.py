@@ -28,7 +28,7 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import encode, encode_key
 from gateway.directory.records.policies import decode_policy_head, encode_policy
 from gateway.model.errors import Conflict
-from gateway.model.facts import MAX_DEGRADED_SECONDS, Alias, Grants, ModelRule, PolicySet, Tenant
+from gateway.model.facts import MAX_DEGRADED_SECONDS, Alias, Grants, ModelRule, PolicySet, Tenant, Visibility
 from gateway.model.issuers import Binding, Issuer, issuer_digest
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ class Changes(Listing):
 
     async def put_rule(self, rule: ModelRule) -> None:
         """Write the rule of a pattern; an empty rule is deleted."""
+        if rule.visibility is not Visibility.PUBLIC and rule.has_times:
+            raise TypeError("only a publication has times")
         if rule.owner is None and rule.visibility is None and not rule.groups:
             await self.delete_rule(rule.pattern)
             return

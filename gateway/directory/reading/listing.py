@@ -149,6 +149,12 @@ class Listing:
         )
         return () if found is None else found.grants
 
+    async def find_grants(self, tenant_id: TenantId) -> Grants | None:
+        """Return the record of the grants under a tenant's name; it may be that of an earlier tenant."""
+        return await self.find_fact(
+            names.grants_fact(tenant_id), partial(decode_grants, tenant_id=tenant_id)
+        )
+
     async def list_tenants(self) -> list[Tenant]:
         """Return all tenants, by id."""
         ids = await self._members(names.TENANTS, parse_tenant_id)

@@ -20,6 +20,7 @@ policy set, which is two records (`policies.py`).
 from __future__ import annotations
 
 import ipaddress
+import re
 from sys import intern
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -67,7 +68,7 @@ from gateway.model.names import (
 )
 from gateway.model.pins import Pin
 from gateway.model.rulings import Ending, Ruling
-from gateway.model.tenant_records import RECORD_PREFIX, parse_record_id
+from gateway.model.tenant_records import RECORD_CHARACTERS, RECORD_PREFIX, parse_record_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -112,6 +113,9 @@ _ACTION_SETS: dict[frozenset[str], frozenset[str]] = {}
 """The seven possible sets of actions, each stored once, so that thousands of grants share them."""
 
 _TIMES = 2  # not-before and expiry, the last fields of a grant and of a rule
+
+_JOINED = re.compile(rf"[^ ]+ [0-9A-Za-z]{{{RECORD_CHARACTERS}}}")
+"""A tenant with the id of its record. What is none is taken for a name, and does not parse."""
 
 _TENANT_RECORDS = {
     kind: 1 + kind.__struct_fields__.index(field)  # after the number of the kind
@@ -403,11 +407,9 @@ def _part_row(kind: type[Record], row: list[Any]) -> None:
     if len(row) < place:
         _refuse()
     text, record_id = row[place - 1], None
-    if isinstance(text, str) and " " in text:
-        text, _, short = text.partition(" ")
+    if isinstance(text, str) and _JOINED.fullmatch(text):
+        row[place - 1], _, short = text.partition(" ")
         record_id = f"{RECORD_PREFIX}{short}"
-        _verify_record_id(record_id)
-    row[place - 1] = text
     row.insert(place, record_id)
 
 

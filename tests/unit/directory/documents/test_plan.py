@@ -52,6 +52,9 @@ FULL = document(
 
 
 NOTHING = CurrentFacts()
+ACME = Tenant(
+    tenant_id="acme", name="Acme", is_suspended=False, created_at=1.0, record_id=None, source="policies:acme"
+)
 
 
 class Store:
@@ -237,7 +240,10 @@ def test_a_tenant_with_keys_is_suspended_and_not_deleted():
 
 def test_a_tenant_with_grants_of_another_source_is_suspended_and_keeps_them():
     mine = grant("other/*", source="cli")
-    facts = replace(after(FULL), grants=(Grants(tenant_id="acme", grants=(mine, *FULL.grants)),))
+    facts = after(FULL)
+    record_id = facts.tenants[0].record_id
+    held = Grants(tenant_id="acme", tenant_record=record_id, grants=(mine, *FULL.grants))
+    facts = replace(facts, grants=(held,))
     result = after(facts=facts)
     assert result.tenants[0].is_suspended
     assert result.grants[0].grants == (mine,)
@@ -298,7 +304,7 @@ def test_a_fact_of_another_source_with_another_value_stops_the_plan(clash):
 
 def test_grants_of_other_sources_stay_beside_the_folders():
     mine = grant("by/hand", source="cli")
-    facts = CurrentFacts(grants=(Grants(tenant_id="acme", grants=(mine,)),))
+    facts = CurrentFacts(tenants=(ACME,), grants=(Grants(tenant_id="acme", grants=(mine,)),))
     result = after(FULL, facts=facts)
     assert result.grants[0].grants == (mine, *FULL.grants)
     assert after(replace(FULL, grants=()), facts=result).grants[0].grants == (mine,)
@@ -338,7 +344,7 @@ def test_closing_sorts_before_opening():
 
 def test_a_record_that_loses_and_gains_is_written_twice_the_loss_first():
     kept, lost, gained = grant("kept"), grant("lost"), grant("gained")
-    current = CurrentFacts(grants=(Grants(tenant_id="acme", grants=(lost, kept)),))
+    current = CurrentFacts(tenants=(ACME,), grants=(Grants(tenant_id="acme", grants=(lost, kept)),))
     first, second = grant_changes((document(grants=(gained, kept)),), current)
     assert (first.order, first.fact.grants) == (Order.LOSE_GRANTS, (kept,))
     assert (second.order, second.fact.grants) == (Order.GAIN_GRANTS, (kept, gained))

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from msgspec.structs import replace
 
 from gateway.directory.edits.bindings import forget_binding, make_binding, revoke_binding
-from gateway.directory.edits.changes import change
+from gateway.directory.edits.changes import Changes, change
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Reason, Refusal, UnknownName
-from gateway.model.facts import Scope
+from gateway.model.facts import Scope, Tenant
 from gateway.model.issuers import Binding, ClaimMatch, Issuer, MappingRule
 from gateway.model.names import BindingId, TenantId
 
@@ -58,6 +60,13 @@ def binding(number=1, subject="s", by=ONE):
 @pytest.fixture
 def listing(store):
     return Listing(PlainFacts(store))
+
+
+@pytest.fixture(autouse=True)
+async def _tenants(store):
+    for tenant_id in ("acme", "globex"):
+        tenant = Tenant(tenant_id=TenantId(tenant_id), name="", is_suspended=False, created_at=1.0)
+        await change(store, partial(Changes.put_tenant, tenant=tenant))
 
 
 @pytest.fixture
