@@ -326,7 +326,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     principal=principal,
                     claimed_key_id=failure.key_id if isinstance(failure, Refusal) else None,
                     claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
-                claimed_tenant_record=failure.tenant_record if isinstance(failure, Refusal) else None,
+                    claimed_tenant_record=failure.tenant_record if isinstance(failure, Refusal) else None,
                     resource=_named(models[0]) if models else None,
                     action=Action.INFER if models else Action.IDENTIFY,
                     told=failure.told if isinstance(failure, Refusal) else None,

@@ -249,9 +249,7 @@ class AuditLog:
             ]
         )
 
-    def _close_change(
-        self, change_id: str, change: Change, generation: int | None, result: str
-    ) -> None:
+    def _close_change(self, change_id: str, change: Change, generation: int | None, result: str) -> None:
         now, links = self._ready()
         record = ChangeOutcomeRecord(
             **self._writer.envelopes.members(now, links),

@@ -24,7 +24,7 @@ from gateway.model.access import GRANTABLE
 from gateway.model.errors import UNPERMITTED, Reason
 from gateway.model.facts import Grant
 from gateway.model.names import Pattern, ancestors
-from gateway.model.periods import PeriodState, period_text
+from gateway.model.periods import PeriodState, period_text, state_text
 from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM
 from gateway.model.verdicts import Allowed
 
@@ -322,21 +322,22 @@ def _path(
         yield Step(kind="file", name=resource.file)
 
 
-def _lapsed(
-    access: Access, facts: Facts, rulebook: Rulebook, rules: tuple[ModelRule, ...]
-) -> Iterator[Step]:
+def _lapsed(access: Access, facts: Facts, rulebook: Rulebook, rules: tuple[ModelRule, ...]) -> Iterator[Step]:
     """The grants and publications that would give it at another time."""
-    for held, said in ((Held.ENDED, "ended"), (Held.AHEAD, "not begun")):
+    for held, state in ((Held.ENDED, PeriodState.ENDED), (Held.AHEAD, PeriodState.NOT_YET)):
         for grant in rulebook.lapsed_grants(access, facts, held):
-            yield Step(kind="grant", name=grant.grant_id, note=f"{said}; {period_text(grant)}")
+            yield Step(kind="grant", name=grant.grant_id, note=f"{state_text(state)}; {period_text(grant)}")
     standing = facts.model_standing
     if standing is None or standing.lapsed is None or facts.model is None:
         return
-    said = "ended" if standing.lapsed is PeriodState.ENDED else "not begun"
     by_pattern = {rule.pattern: rule for rule in rules if rule.visibility is not None}
     showing = next((by_pattern[one] for one in ancestors(facts.model) if one in by_pattern), None)
     if showing is not None:
-        yield Step(kind="publication", name=showing.pattern, note=f"{said}; {period_text(showing)}")
+        yield Step(
+            kind="publication",
+            name=showing.pattern,
+            note=f"{state_text(standing.lapsed)}; {period_text(showing)}",
+        )
 
 
 def _ground(facts: Facts, allowed: Allowed, grants: tuple[tuple[Grant, str], ...]) -> Iterator[Step]:

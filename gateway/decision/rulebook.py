@@ -243,9 +243,7 @@ class Rulebook:
         if lapsed is not None and not may_discover:
             reason = lapsed
         names = ",".join(grant.grant_id for grant in grants[:MAX_NAMED]) or None
-        return denied(
-            access, facts, reason, policies=refusing, may_discover=may_discover, grant=names
-        )
+        return denied(access, facts, reason, policies=refusing, may_discover=may_discover, grant=names)
 
     def _find_lapsed(self, access: Access, facts: Facts) -> tuple[Reason | None, tuple[Grant, ...]]:
         """Why a right that nobody took away does not count now, and the grants that it is; None: no right.

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from gateway.identity.json_web_tokens import TrustedKey, UnverifiedToken, VerifiedClaims
     from gateway.model.access import Credential, Principal
     from gateway.model.clocks import Clock
-    from gateway.model.facts import Key
+    from gateway.model.facts import Key, Tenant
     from gateway.model.issuers import Binding, FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
     from gateway.model.ports import IssuerDirectory, OutsideIssuers
     from gateway.model.stamps import Leaf

@@ -39,6 +39,15 @@ class PeriodState(StrEnum):
     ENDED = "ended"
 
 
+def state_text(state: PeriodState) -> str:
+    """Return the state for people."""
+    return {
+        PeriodState.IN_FORCE: "in force",
+        PeriodState.NOT_YET: "not begun",
+        PeriodState.ENDED: "ended",
+    }[state]
+
+
 class PeriodClock:
     """A clock, and the latest time that it has shown."""
 

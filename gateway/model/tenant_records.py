@@ -34,6 +34,7 @@ def parse_record_id(text: str) -> TenantRecordId:
     """A record id as `tenants show` prints it."""
     if not _RECORD.fullmatch(text):
         raise BadNameError(
-            "not the id of a tenant's record: expected ten_ and 12 letters or digits (`cachegate tenants show`)"
+            "not the id of a tenant's record: expected ten_ and 12 letters or digits "
+            "(`cachegate tenants show`)"
         )
     return TenantRecordId(text)

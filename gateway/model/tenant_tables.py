@@ -106,7 +106,7 @@ def _publications(tables: TomlTables, models: Mapping[str, Any], at: str) -> tup
 def _period(
     tables: TomlTables, table: Mapping[str, Any], at: str, nth: int
 ) -> tuple[float | None, float | None]:
-    """Parse from when and until when. A period that is over is no problem: the document was written before."""
+    """Parse from when and until when. A period that is over is no problem: the document is older."""
     not_before, expires_at = (tables.moment(table, at, key, nth) for key in ("not_before", "expires"))
     if not_before is not None and expires_at is not None and expires_at <= not_before:
         why = "expires lies before not_before: it would never be in force; expected a later time"

@@ -203,8 +203,8 @@ def tenant_changes(
         )
         if old is not None and old.removal is not None:
             conflicts.append(
-                f"tenant {old.tenant_id}: {document.where} describes it, and it is being removed or restored; "
-                "take the document out of the folder, or restore the tenant"
+                f"tenant {old.tenant_id}: {document.where} describes it, and it is being removed or "
+                "restored; take the document out of the folder, or restore the tenant"
             )
             continue
         if _is_wanted(new, old, f"tenant {new.tenant_id}", document.where, conflicts):

@@ -22,16 +22,17 @@ from gateway.model.facts import Alias, ModelRule, Visibility
 from gateway.model.names import ModelId, Pattern, ancestors
 from gateway.model.periods import period_text
 from gateway.model.records import SOURCE_CLI
+from gateway.model.standing import Publication
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from gateway.directory.edits.changes import Changes
     from gateway.model.names import GroupName, TenantId
 
 
 MAX_MOVED = 2_000  # patterns in one transaction: about 50 ms of the server's time
-_NO_TIMES: Mapping[str, float | None] = {"not_before": None, "expires_at": None}
+_NO_TIMES = Publication(models=())
 
 
 async def own(
@@ -92,7 +93,9 @@ async def move(
         verify_not_from_folder(f"the rule for {pattern}", owned[pattern].source, force=force)
         moved = replace(owned[pattern], owner=to_tenant, owner_record=taking.record_id, source=SOURCE_CLI)
         await changes.put_rule(moved)
-    sentences = [f"{pattern} belongs to {to_tenant} now, and no longer to {from_tenant}" for pattern in wanted]
+    sentences = [
+        f"{pattern} belongs to {to_tenant} now, and no longer to {from_tenant}" for pattern in wanted
+    ]
     return Effect(is_changed=True, sentences=tuple(sentences))
 
 
@@ -122,11 +125,11 @@ async def publish(
 ) -> Effect:
     """Let every tenant read the models of these patterns, perhaps only from one time until another.
 
-    Outside its period a pattern is private, whatever a broader one says. The times that were named last count.
+    Outside its period a pattern is private, whatever a broader one says. The times named last count.
     """
     verify_period(not_before, expires_at, now)
-    times = {"not_before": not_before, "expires_at": expires_at}
-    return await _show(changes, patterns, Visibility.PUBLIC, times, force=force)
+    period = Publication(models=(), not_before=not_before, expires_at=expires_at)
+    return await _show(changes, patterns, Visibility.PUBLIC, period, force=force)
 
 
 async def unpublish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
@@ -202,16 +205,17 @@ async def _show(
     changes: Changes,
     patterns: Sequence[Pattern],
     visibility: Visibility,
-    times: Mapping[str, float | None],
+    period: Publication,
     *,
     force: bool,
 ) -> Effect:
-    period = period_text(ModelRule(pattern=Pattern(""), **times))
     return await _edit(
         changes,
         patterns,
-        lambda rule: replace(rule, visibility=visibility, **times),
-        f"is {visibility.value} {period}".rstrip(),
+        lambda rule: replace(
+            rule, visibility=visibility, not_before=period.not_before, expires_at=period.expires_at
+        ),
+        f"is {visibility.value} {period_text(period)}".rstrip(),
         force=force,
     )
 
@@ -248,7 +252,7 @@ async def _edit(
 
 
 def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | None:
-    for broader in _covering(pattern):
+    for broader in covering(pattern):
         if broader in owners:
             return f"{pattern} lies below {broader}, which belongs to tenant {owners[broader]}"
     if pattern.endswith("/*"):
@@ -258,6 +262,6 @@ def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | No
     return None
 
 
-def _covering(pattern: Pattern) -> tuple[Pattern, ...]:
-    """Return the patterns that cover this one: `a/*` covers `a/b/*` and `a/b`."""
+def covering(pattern: Pattern) -> tuple[Pattern, ...]:
+    """Return the broader patterns that cover one, most specific first: `a/*` covers `a/b/*` and `a/b`."""
     return ancestors(ModelId(pattern.removesuffix("/*")))[1:]

@@ -4,9 +4,9 @@ A record is the msgpack array of a fact (`model/records.py`). Three kinds are pa
 attestations have digests as raw bytes and scopes as bits. Where a record names a tenant that it belongs to,
 the id of that tenant's record follows the name, after a blank, which no name holds. A tenant has four
 layouts: hosts of images stand in the second, what its workflows may do in the third, and the id of the record
-in the fourth; grants and the rule of a pattern have a second one, for times. A record repeats the name it is stored under and is
-refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
-for another subject. A key repeats a part of its digest.
+in the fourth; grants and the rule of a pattern have a second one, for times. A record repeats the name it is
+stored under and is refused under any other name: a record that was moved, or a reply that reached the wrong
+reader, is never used for another subject. A key repeats a part of its digest.
 
 Decoding is strict. A record with a wrong kind, an unknown layout, a missing or surplus field, a field of
 another type, a name that does not parse, or a time that is not finite raises `UnreadableRecordError`, which
@@ -181,7 +181,9 @@ def encode_key(key: Key, digest: bytes) -> bytes:
 
 def decode_key(raw: bytes, digest: bytes) -> Key:
     """Decode the record stored under this digest."""
-    *row, check = _row(Key, raw, packed=0)  # one field more, the check, and one that is stored with the tenant
+    *row, check = _row(
+        Key, raw, packed=0
+    )  # one field more, the check, and one that is stored with the tenant
     if check != digest[:CHECK_BYTES]:
         _refuse("the record was written for another name")
     short_id, bits = row[_KEY_ID], row[_SCOPES]
@@ -401,7 +403,7 @@ def _joined_row(fact: Key | Grants | ModelRule | Binding) -> list[Any]:
     return row
 
 
-def _part_row(kind: type[Record], row: list[Any]) -> None:
+def _part_row(kind: type[Key | Binding | Grants | ModelRule], row: list[Any]) -> None:
     """The inverse: put the id of the tenant's record into a place of its own."""
     place = _TENANT_RECORDS[kind]
     if len(row) < place:

@@ -29,7 +29,9 @@ def held_bytes(fact: object, raw: bytes) -> int:  # noqa: PLR0911 -- one for eac
         case Grants():
             names = [name for one in fact.grants for name in (*one.models, *one.groups, *one.packages)]
             times = TIMES_BYTES * sum(one.has_times for one in fact.grants)
-            return FACT_BYTES + times + GRANT_BYTES * len(fact.grants) + NAME_BYTES * len(names) + _texts(names)
+            return (
+                FACT_BYTES + times + GRANT_BYTES * len(fact.grants) + NAME_BYTES * len(names) + _texts(names)
+            )
         case ModelRule():
             return FACT_BYTES + NAME_BYTES * len(fact.groups) + _texts([fact.pattern, *fact.groups])
         case Alias():

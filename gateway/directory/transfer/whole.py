@@ -67,7 +67,9 @@ async def each_fact(
     facts += sorted(await listing.list_all_grants(), key=place_of)
     facts += sorted(await listing.list_all_bindings(), key=place_of)
     facts += sorted(await listing.list_issuers(), key=place_of)
-    owners: list[TenantId | None] = [None, *(tenant.tenant_id for tenant in tenants)]
+    there = {tenant.tenant_id for tenant in tenants}
+    removed = await listing.list_removed_tenants()  # the keys of these are revoked, and are to stay so
+    owners: list[TenantId | None] = [None, *sorted(there.union(removed))]
     key_ids = await listing.list_key_ids(owners)
     on_total(len(facts) + len(key_ids))
     for fact in facts:
@@ -164,8 +166,8 @@ def _verify_same_record(fact: Fact, found: Fact) -> None:
     """Raise `Conflict` if a tenant's name is here that of another record: what is here is not its own."""
     if isinstance(fact, Tenant) and isinstance(found, Tenant) and fact.record_id != found.record_id:
         raise Conflict(
-            f"the tenant {fact.tenant_id} of the file ({fact.record_id or 'without a record id'}) is another one "
-            f"than the one here ({found.record_id or 'without a record id'}); remove that one first"
+            f"the tenant {fact.tenant_id} of the file ({fact.record_id or 'without a record id'}) is another "
+            f"one than the one here ({found.record_id or 'without a record id'}); remove that one first"
         )
 
 

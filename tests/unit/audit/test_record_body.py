@@ -161,7 +161,8 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
         part = UpstreamPart(upstream.server, upstream.status, upstream.bytes_received, rounded)
     expected = OutcomeRecord(
         schema=1, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
-        decision_id="id-0", tenant=tenant, tenant_record=tenant_record, key_id=key_id, ending=ending.value, status=status, bytes=sent,
+        decision_id="id-0", tenant=tenant, tenant_record=tenant_record, key_id=key_id, ending=ending.value,
+        status=status, bytes=sent,
         milliseconds=round(milliseconds, 3), sha256=sha256,
         reason=None if reason is None else reason.value, upstream=part,
     )  # fmt: skip
