@@ -175,7 +175,7 @@ class TestTimes:
         await change(store, lambda changes: changes.put_grants(Grants(tenant_id=ACME, grants=(of_folder,))))
         effect = await add(A, expires_at=30.0, now=10.0)
         assert "without an end, by doc_1" in effect.sentences[1]
-        assert [grant.grant_id for grant in await listed()][0] == "doc_1"
+        assert "doc_1" in [grant.grant_id for grant in await listed()]
 
     async def test_an_expiry_that_has_passed_is_refused(self, add, listed):
         with pytest.raises(Conflict):

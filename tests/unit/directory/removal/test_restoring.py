@@ -100,7 +100,8 @@ async def test_rules_and_aliases_come_back_where_nobody_has_them_now(run, restor
     await put(
         closed, replace(sold, owner="globex", owner_record=GLOBEX), Alias(alias="a", canonical="globex/x")
     )
-    facts = [sold, replace(closed, visibility=None), free, Alias(alias="a", canonical="acme/1"), Alias(alias="b", canonical="acme/1")]  # fmt: skip
+    aliases = [Alias(alias=name, canonical="acme/1") for name in ("a", "b")]
+    facts = [sold, replace(closed, visibility=None), free, *aliases]
     left = await run(give_back, removal_id="rem_1", facts=facts)
     assert left == ("acme/sold belongs to tenant globex now", "the alias a stands for globex/x now")
     rules = {rule.pattern: rule for rule in await listing.list_rules()}

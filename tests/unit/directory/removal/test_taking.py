@@ -141,8 +141,8 @@ async def test_keys_of_another_record_of_the_name_are_not_touched(run, begun, st
 
 async def test_bindings_are_revoked(run, begun, put, listing):
     binding = Binding(
-        binding_id="bnd_000000000001", url="https://ci.example", subject="s", tenant="acme", tenant_record=RECORD,
-        rules=("r",), created_at=1.0,
+        binding_id="bnd_000000000001", url="https://ci.example", subject="s", tenant="acme",
+        tenant_record=RECORD, rules=("r",), created_at=1.0,
     )  # fmt: skip
     await put(binding)
     assert await run(revoke_bindings, removal_id="rem_1", bindings=[binding], now=12.0) == 1
