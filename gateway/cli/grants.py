@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.perform import Force, NoWait, in_session, perform
-from gateway.cli.periods import Expires, NotBefore, parse_period, period_cells
+from gateway.cli.periods import PERIOD_COLUMNS, Expires, NotBefore, has_period, parse_period, period_cells
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
@@ -117,27 +117,18 @@ def list_(
     """List grants."""
     only = parse_tenant_id(tenant) if tenant else None
     grants = in_session(lambda session: list_grants(session, only))
-    rows = (
+    has_times = any(map(has_period, grants))
+    rows = [
         (
             one.tenant,
             one.grant_id,
             *("\n".join(several) or None for several in (one.models, one.groups, one.packages, one.actions)),
-            *period_cells(one),
+            *(period_cells(one) if has_times else ()),
             one.source,
         )
         for one in grants
-    )
-    columns = (
-        "tenant",
-        "grant",
-        "models",
-        "groups",
-        "packages",
-        "actions",
-        "state",
-        "from",
-        "until",
-        "source",
-    )
+    ]
+    named = ("tenant", "grant", "models", "groups", "packages", "actions")
+    columns = (*named, *(PERIOD_COLUMNS if has_times else ()), "source")
     empty = "No grant. Tenants read what they own and what is public."
     show(grants, [Table("Grants", columns, rows, empty)], as_json=as_json)

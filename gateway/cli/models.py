@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.perform import Force, NoWait, in_session, perform
-from gateway.cli.periods import Expires, NotBefore, parse_period, period_cells
+from gateway.cli.periods import PERIOD_COLUMNS, Expires, NotBefore, has_period, parse_period, period_cells
 from gateway.directory.edits import models as edits
 from gateway.model.names import parse_group_name, parse_model_id, parse_pattern, parse_tenant_id
 from gateway.operations.listings import find_model, list_models
@@ -204,16 +204,17 @@ def _owner(rule: RuleView) -> str | None:
 
 
 def _shown_models(found: ModelsView) -> Iterator[Note | Table]:
+    has_times = any(map(has_period, found.rules))
     yield Table(
         "Rules",
-        ("pattern", "owner", "visibility", "groups", "state", "from", "until", "source"),
+        ("pattern", "owner", "visibility", "groups", *(PERIOD_COLUMNS if has_times else ()), "source"),
         [
             (
                 one.pattern,
                 _owner(one),
                 one.visibility,
                 " ".join(one.groups),
-                *period_cells(one),
+                *(period_cells(one) if has_times else ()),
                 one.source,
             )
             for one in found.rules

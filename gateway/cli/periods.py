@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -37,16 +38,23 @@ class AskedPeriod(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_period(expires: str | None, not_before: str | None) -> AskedPeriod:
-    """Parse both options; a duration counts from now."""
+    """Parse both options, to the second; a duration counts from now."""
     now = SystemClock().now()
     return AskedPeriod(
         now=now,
-        not_before=None if not_before is None else parse_moment(not_before, now),
-        expires_at=None if expires is None else parse_moment(expires, now),
+        not_before=None if not_before is None else float(math.ceil(parse_moment(not_before, now))),
+        expires_at=None if expires is None else float(math.floor(parse_moment(expires, now))),
     )
 
 
+PERIOD_COLUMNS = ("state", "from", "until")
+
+
 def period_cells(one: GrantView | RuleView) -> tuple[str | None, str | None, str | None]:
-    """Return the cells of a table: state, beginning, end."""
-    has_times = one.not_before is not None or one.expires_at is not None
-    return (state_text(one.state) if has_times else None), one.not_before, one.expires_at
+    """Return the cells of these columns."""
+    return (state_text(one.state) if has_period(one) else None), one.not_before, one.expires_at
+
+
+def has_period(one: GrantView | RuleView) -> bool:
+    """Whether it begins or ends. A table has these columns where something in it does."""
+    return one.not_before is not None or one.expires_at is not None

@@ -1,4 +1,4 @@
-"""`cachegate tenants remove`, `restore` and `removed`: off-boarding."""
+"""`cachegate tenants remove`, `restore` and `removed`: off-boarding, shown before it is done."""
 
 from __future__ import annotations
 
@@ -160,6 +160,10 @@ def _shown_removed(removed: Removed) -> Iterator[Note | Table]:
             "yellow",
         )
     yield from _shown_rest(removed.plan)
+    if not removed.plan.restorable_seconds:
+        yield Note("It cannot be restored.")
+        yield from barrier_notes(removed.barrier)
+        return
     yield Note(
         f"It can be restored until {removed.restorable_until}: cachegate tenants restore "
         f"{removed.plan.tenant}"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import secrets
 from functools import partial
 from itertools import islice
+from math import floor
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -276,8 +277,8 @@ async def list_removed(session: OperatorSession) -> list[RemovalView]:
             removal_id=one.removal_id,
             record_id=one.record_id,
             stage=one.stage,
-            started_at=moment_text(one.started_at),
-            ended_at=None if one.ended_at is None else moment_text(one.ended_at),
+            started_at=moment_text(float(floor(one.started_at))),
+            ended_at=None if one.ended_at is None else moment_text(float(floor(one.ended_at))),
             restorable_until=moment_text(one.restorable_until) if _is_restorable(one, now) else None,
             keys=one.keys,
             bindings=one.bindings,

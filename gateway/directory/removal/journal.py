@@ -11,6 +11,7 @@ Nothing here is a fact: no worker reads it, and no decision stands on it.
 from __future__ import annotations
 
 from enum import StrEnum
+from math import floor
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -83,7 +84,7 @@ def head_of(tenant: Tenant, removal_id: str, now: float, restorable_seconds: flo
         record_id=tenant.record_id,
         stage=RemovalStage.REMOVING,
         started_at=now,
-        restorable_until=now + restorable_seconds,
+        restorable_until=float(floor(now + restorable_seconds)),
         line=fact_line(replace(tenant, generation=0, removal=None)).decode(),
     )
 
