@@ -28,7 +28,7 @@ from gateway.model.access_claims import AccessClaims
 from gateway.model.errors import BadNameError, Reason, Refusal, Unavailable
 from gateway.model.facts import Scope
 from gateway.model.names import Pattern, parse_key_id, parse_pattern
-from gateway.model.tenant_records import parse_record_id
+from gateway.model.tenant_records import parse_tenant_record_id
 
 if TYPE_CHECKING:
     from gateway.identity.signing_keys import KeyRing
@@ -157,7 +157,7 @@ def _claims(members: Any) -> AccessClaims:
         return AccessClaims(
             key_id=parse_key_id(members["client_id"]),
             subject=members["sub"],
-            tenant_record=None if record_id is None else parse_record_id(record_id),
+            tenant_record=None if record_id is None else parse_tenant_record_id(record_id),
             token_id=members["jti"],
             issued_at=members["iat"],
             expires_at=members["exp"],

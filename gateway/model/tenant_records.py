@@ -30,7 +30,7 @@ def new_record_id() -> TenantRecordId:
     return TenantRecordId(RECORD_PREFIX + "".join(secrets.choice(_BASE62) for _ in range(RECORD_CHARACTERS)))
 
 
-def parse_record_id(text: str) -> TenantRecordId:
+def parse_tenant_record_id(text: str) -> TenantRecordId:
     """A record id as `tenants show` prints it."""
     if not _RECORD.fullmatch(text):
         raise BadNameError(

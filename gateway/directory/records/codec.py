@@ -68,7 +68,7 @@ from gateway.model.names import (
 )
 from gateway.model.pins import Pin
 from gateway.model.rulings import Ending, Ruling
-from gateway.model.tenant_records import RECORD_CHARACTERS, RECORD_PREFIX, parse_record_id
+from gateway.model.tenant_records import RECORD_CHARACTERS, RECORD_PREFIX, parse_tenant_record_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -425,7 +425,7 @@ def _take_layout(row: list[Any]) -> bool:
 
 def _verify_record_id(record_id: str | None) -> None:
     why = "a record holds the id of a tenant's record that does not parse"
-    _verify(why, parse_record_id, [] if record_id is None else [record_id])
+    _verify(why, parse_tenant_record_id, [] if record_id is None else [record_id])
 
 
 def _verify(why: str, parse: Callable[[str], object], texts: Iterable[str]) -> None:
