@@ -348,3 +348,35 @@ def test_a_record_that_loses_and_gains_is_written_twice_the_loss_first():
     first, second = grant_changes((document(grants=(gained, kept)),), current)
     assert (first.order, first.fact.grants) == (Order.LOSE_GRANTS, (kept,))
     assert (second.order, second.fact.grants) == (Order.GAIN_GRANTS, (kept, gained))
+
+
+class TestRecordIds:
+    def test_a_new_tenant_gets_an_id_which_its_facts_carry(self):
+        result = after(FULL)
+        [tenant] = result.tenants
+        assert tenant.record_id.startswith("ten_")
+        assert {one.tenant_record for one in result.grants} == {tenant.record_id}
+        assert {rule.owner_record for rule in result.rules if rule.owner} == {tenant.record_id}
+        assert plan_changes([FULL], result, now=NOW + 1).is_empty
+
+    def test_the_plan_that_is_shown_is_the_one_that_is_applied(self):
+        assert plan_changes([FULL], NOTHING, now=NOW) == plan_changes([FULL], NOTHING, now=NOW)
+
+    def test_a_tenant_from_before_the_ids_keeps_what_it_has(self):
+        old = replace(ACME, name=FULL.name)
+        result = after(FULL, facts=CurrentFacts(tenants=(old,)))
+        assert result.tenants[0].record_id is None
+        assert {one.tenant_record for one in result.grants} == {None}
+
+    def test_grants_of_an_earlier_tenant_of_the_name_are_not_its_own(self):
+        left = Grants(
+            tenant_id="acme", tenant_record="ten_00000000000A", grants=(grant("old/*", source="cli"),)
+        )
+        facts = CurrentFacts(tenants=(replace(ACME, record_id="ten_00000000000B"),), grants=(left,))
+        [held] = after(FULL, facts=facts).grants
+        assert (held.tenant_record, held.grants) == ("ten_00000000000B", FULL.grants)
+
+    def test_a_tenant_that_is_being_removed_is_in_the_way(self):
+        removing = replace(ACME, removal="rem_1", is_suspended=True)
+        plan = plan_changes([FULL], CurrentFacts(tenants=(removing,)), now=NOW)
+        assert "being removed" in plan.conflicts[0]
