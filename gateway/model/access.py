@@ -118,6 +118,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     only: Pattern | None = None  # the token is narrowed to this model, or to all below this prefix
 
     @property
+    def whose(self) -> str | None:
+        """What is kept for its tenant alone is named by this: a later tenant of its name has another one."""
+        if self.tenant is None or self.tenant_record is None:
+            return self.tenant
+        return f"{self.tenant} {self.tenant_record}"
+
+    @property
     def token_ends_at(self) -> float | None:
         """When the token that the request had ends; None without one."""
         return self.expires_at if self.token_id is not None else None

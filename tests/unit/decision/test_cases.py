@@ -347,6 +347,8 @@ not_before = 2029-01-01T00:00:00Z
 expires = 2030-01-01T00:00:00Z
 """
 
+    ASKED = '[[cases]]\nname = "c"\ntenant = "globex"\naction = "read"\n'
+
     @pytest.mark.parametrize(
         ("model", "at", "expected"),
         [
@@ -358,14 +360,14 @@ expires = 2030-01-01T00:00:00Z
         ],
     )
     def test_the_answer_is_that_of_the_time(self, tmp_path, model, at, expected):
-        case = f'[[cases]]\nname = "c"\ntenant = "globex"\naction = "read"\nmodel = "{model}"\nat = {at}\n{expected}\n'
+        case = f'{self.ASKED}model = "{model}"\nat = {at}\n{expected}\n'
         write(tmp_path, self.LENT + case)
         report = run_cases(load_cases(tmp_path), SHIPPED, Rulebook())
         assert [one.has_passed for one in report.results] == [True], report.results
 
     @pytest.mark.parametrize("at", ["", "at = 2029-06-01T00:00:00"])
     def test_a_case_without_a_time_or_without_its_zone_is_refused(self, tmp_path, at):
-        case = f'[[cases]]\nname = "c"\ntenant = "globex"\naction = "read"\nmodel = "acme/x"\n{at}\nexpect = "allow"\n'
+        case = f'{self.ASKED}model = "acme/x"\n{at}\nexpect = "allow"\n'
         write(tmp_path, self.LENT + case)
         with pytest.raises(Misconfigured, match="c"):
             load_cases(tmp_path)
