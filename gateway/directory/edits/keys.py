@@ -65,6 +65,7 @@ def heir_of(old: Key, successor: Key) -> Key:
     return replace(
         successor,
         tenant=old.tenant,
+        tenant_record=old.tenant_record,
         name=old.name,
         scopes=old.scopes,
         networks=old.networks,
