@@ -16,7 +16,7 @@ A view only narrows a search. Everything that is shown or served because of it i
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from operator import attrgetter
@@ -54,10 +54,15 @@ class View(Generic[T]):
     source: Sequence[T]  # the catalogue's list; the catalogue makes a new object when it changes
     epoch: int  # the directory's, the latest at which all of `leaves` were current
     leaves: tuple[Leaf, ...]
+    by_time: tuple[Leaf, ...] = field(init=False)  # those of them that can end without a change of facts
+
+    def __post_init__(self) -> None:
+        """Pick out what has to be checked in the same epoch, too."""
+        self.by_time = tuple(leaf for leaf in self.leaves if leaf.ends_by_time)
 
     def stands(self, source: Sequence[T], epoch: int) -> bool:
-        """Whether it is still valid. In the same epoch, no leaf has to be checked."""
-        if self.source is not source:
+        """Whether it is still valid. In the same epoch, only what ends by time has to be checked."""
+        if self.source is not source or not all(leaf.is_current for leaf in self.by_time):
             return False
         if self.epoch != epoch:
             if not all(leaf.is_current for leaf in self.leaves):

@@ -112,6 +112,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     reason=refusal.reason,
                     claimed_key_id=refusal.key_id,
                     claimed_tenant=refusal.tenant,
+                    claimed_tenant_record=refusal.tenant_record,
                     action=action,
                 )
             )
@@ -288,11 +289,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 principal=principal,
                 claimed_key_id=failure.key_id if isinstance(failure, Refusal) else None,
                 claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
+                claimed_tenant_record=failure.tenant_record if isinstance(failure, Refusal) else None,
                 resource=resource,
                 action=route.action,
                 model=verdict.model if verdict else None,
                 policies=verdict.policies if verdict else (),
                 stamp=verdict.stamp if verdict else None,
+                grant=verdict.grant if isinstance(verdict, Denied) else None,
                 meant=meant,
                 client_detail=failure.client_detail if isinstance(failure, Refusal) else None,
             )
@@ -328,6 +331,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     principal=principal,
                     claimed_key_id=failure.key_id if isinstance(failure, Refusal) else None,
                     claimed_tenant=failure.tenant if isinstance(failure, Refusal) else None,
+                    claimed_tenant_record=failure.tenant_record if isinstance(failure, Refusal) else None,
                     resource=_named(models[0]) if models else None,
                     action=Action.INFER if models else Action.IDENTIFY,
                     client_detail=failure.client_detail if isinstance(failure, Refusal) else None,
@@ -453,6 +457,7 @@ def _rejection(request: WireRequest, denied: Denied, client_detail: str | None =
         policies=denied.policies,
         stamp=denied.stamp,
         client_detail=client_detail,
+        grant=denied.grant,
     )
 
 

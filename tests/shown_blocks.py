@@ -27,6 +27,8 @@ def blocks_of(text: str, *marks: str) -> list[tuple[str, str]]:
 VARYING = (
     (r"cg_[a-z]{2,8}_\w+…?", "<token>"),
     (r"\bkey_[0-9A-Za-z]{12}\b", "<key>"),
+    (r"\bten_[0-9A-Za-z]{12}\b", "<tenant record>"),
+    (r"\brem_[0-9a-f]{18}\b", "<removal>"),
     (r"\b[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\b", "<record>"),
     (r"\b[\w.-]+\.[0-9a-f]{12}-[0-9a-f]{8}\b", "<chain>"),
     (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-01\b", "<trace>"),

@@ -75,6 +75,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A filter for records: all given criteria must match. Times are seconds; `until` is exclusive."""
 
     tenant: str | None = None
+    tenant_record: str | None = None
     key_id: str | None = None
     model: str | None = None  # the requested id or the canonical one
     decision: str | None = None
@@ -88,6 +89,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         resource = record.resource if isinstance(record, DecisionRecord | QuestionRecord) else None
         return (
             (self.tenant is None or self.tenant == getattr(record, "tenant", None))
+            and (self.tenant_record in {None, getattr(record, "tenant_record", None)})
             and (self.key_id is None or self.key_id in _own(record, "key_id", "claimed_key_id"))
             and (
                 self.model is None

@@ -149,7 +149,7 @@ class AuditLog:
         """The id of the summary that stands for a refusal of an anonymous caller beyond its limit."""
         if rejection.principal is not None:
             return None
-        whose = rejection.claimed_key_id, rejection.claimed_tenant
+        whose = rejection.claimed_key_id, rejection.claimed_tenant, rejection.claimed_tenant_record
         caller = AnonymousCaller(source_of(rejection.request.client), *whose)
         return self._limiter.count(caller, rejection.reason.value, int(now), partial(self._new_id, now))
 
@@ -172,6 +172,7 @@ class AuditLog:
             actor=clean_name(change.actor),
             action=change.action,
             tenant=change.tenant,
+            tenant_record=change.tenant_record,
             key_id=change.key_id,
             subject=tuple(map(clean_name, change.subject)),
         )
@@ -179,7 +180,7 @@ class AuditLog:
         if len(covered) > MAX_LINE_BYTES // 2:
             raise Unavailable("audit", "the change names too much for one record; split it", Reason.NO_AUDIT)
         self._writer.append(covered, now)
-        on_close = partial(self._close_change, record.id, change.tenant, change.key_id)
+        on_close = partial(self._close_change, record.id, change)
         return ChangeReceipt(record_id=record.id, on_close=on_close)
 
     def tick(self, now: float) -> None:
@@ -253,6 +254,7 @@ class AuditLog:
                 **self._writer.envelopes.members(now, links, summary.record_id),
                 source=summary.caller.source,
                 tenant=summary.caller.claimed_tenant,
+                tenant_record=summary.caller.claimed_tenant_record,
                 claimed_key_id=summary.caller.claimed_key_id,
                 second=self._writer.envelopes.times.text(summary.second),
                 count=sum(summary.reasons.values()),
@@ -284,20 +286,19 @@ class AuditLog:
         of_outcome, ids = self._tails.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
         self._writer.chain.leave(
             [
-                ("outcome", record_id, of_outcome(decision_id, principal.tenant, principal.key_id, outcome))
+                ("outcome", record_id, of_outcome(decision_id, principal, outcome))
                 for record_id, (decision_id, principal, outcome) in zip(ids, endings, strict=True)
             ]
         )
 
-    def _close_change(
-        self, change_id: str, tenant: str | None, key_id: str | None, generation: int | None, result: str
-    ) -> None:
+    def _close_change(self, change_id: str, change: Change, generation: int | None, result: str) -> None:
         now, links = self._ready()
         record = ChangeOutcomeRecord(
             **self._writer.envelopes.members(now, links),
             change_id=change_id,
-            tenant=tenant,
-            key_id=key_id,
+            tenant=change.tenant,
+            tenant_record=change.tenant_record,
+            key_id=change.key_id,
             generation=generation,
             result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
         )

@@ -90,12 +90,13 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
     decision: str  # allow or deny
     reason: str
     tenant: str | None = None  # the owner of the key, whether the key was valid or not
+    tenant_record: str | None = None  # the id of its record: tells it from others of the same name
     key_id: str | None = None
     claimed_key_id: str | None = None  # a key that was found but is not valid; no caller is authenticated
     # the kind of key: tenant or admin; link, token: made for a key; binding: a token of an outside issuer
     principal: str | None = None
     action: str | None = None
-    grant: str | None = None
+    grant: str | None = None  # of a refusal: what would have allowed it, but has ended or not begun
     policies: tuple[str, ...] = ()
     generation: int | None = None
     resource: ResourcePart | None = None
@@ -147,6 +148,7 @@ class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
 
     decision_id: str
     tenant: str | None = None
+    tenant_record: str | None = None
     key_id: str | None = None
     ending: str
     status: int
@@ -163,6 +165,7 @@ class ChangeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kin
     actor: str
     action: str
     tenant: str | None = None
+    tenant_record: str | None = None
     key_id: str | None = None
     subject: tuple[str, ...] = ()
 
@@ -174,6 +177,7 @@ class ChangeOutcomeRecord(
 
     change_id: str
     tenant: str | None = None
+    tenant_record: str | None = None
     key_id: str | None = None
     generation: int | None = None
     result: str
@@ -184,6 +188,7 @@ class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
 
     source: str
     tenant: str | None = None  # the owner of the claimed key
+    tenant_record: str | None = None
     claimed_key_id: str | None = None
     second: str
     count: int

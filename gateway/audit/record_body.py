@@ -43,13 +43,13 @@ class RecordBodies:
         self._node = node
         self._raw_node = node.encode()
 
-    def of_outcome(self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome) -> bytes:
+    def of_outcome(self, decision_id: str, principal: Principal, outcome: Outcome) -> bytes:
         """The tail of an outcome record. Only the tenant and key names may need JSON escapes."""
         sha256 = b"" if outcome.sha256 is None else b',"sha256":"%b"' % outcome.sha256.encode()
         return _OUTCOME % (
             self._raw_node,
             decision_id.encode(),
-            _who(tenant, key_id),
+            _who(principal.tenant, principal.tenant_record, principal.key_id),
             outcome.ending.encode(),
             outcome.status,
             outcome.bytes_sent,
@@ -66,10 +66,12 @@ class RecordBodies:
             decision="deny",
             reason=rejection.reason.value,
             tenant=principal.tenant if principal else rejection.claimed_tenant,
+            tenant_record=principal.tenant_record if principal else rejection.claimed_tenant_record,
             key_id=principal.key_id if principal else None,
             claimed_key_id=rejection.claimed_key_id,
             principal=principal_kind(principal) if principal else None,
             action=rejection.action,
+            grant=rejection.grant,
             policies=rejection.policies,
             generation=rejection.stamp.generation if rejection.stamp else None,
         )
@@ -151,6 +153,7 @@ def _permitted(
         decision="allow",
         reason=Reason.PERMITTED.value,
         tenant=principal.tenant,
+        tenant_record=principal.tenant_record,
         key_id=principal.key_id,
         principal=principal_kind(principal),
         action=action.value,
@@ -160,6 +163,6 @@ def _permitted(
 
 
 @lru_cache(REMEMBERED)
-def _who(tenant: str | None, key_id: str | None) -> bytes:
+def _who(tenant: str | None, tenant_record: str | None, key_id: str | None) -> bytes:
     """The fields that name tenant and key of an outcome; an absent one is left out."""
-    return members(tenant=tenant, key_id=key_id)
+    return members(tenant=tenant, tenant_record=tenant_record, key_id=key_id)

@@ -33,6 +33,7 @@ class AnonymousCaller(msgspec.Struct, frozen=True, gc=False):
     source: str
     claimed_key_id: str | None = None
     claimed_tenant: str | None = None  # the owner of that key
+    claimed_tenant_record: str | None = None  # the id of its record
 
 
 _MANY_SOURCES = AnonymousCaller(MANY_SOURCES)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.perform import Force, NoWait, in_session, perform
+from gateway.cli.periods import PERIOD_COLUMNS, Expires, NotBefore, has_period, parse_period, period_cells
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
@@ -34,12 +35,19 @@ def add(
     groups: Groups = None,
     packages: Packages = None,
     actions: Annotated[list[str] | None, typer.Option(help="discover read infer")] = None,
+    expires: Expires = None,
+    not_before: NotBefore = None,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Grant actions (read, if none is named) on models and groups."""
+    """Grant actions (read, if none is named) on models and groups, perhaps for a time.
+
+    Adding a grant again with other times moves them; without --expires it has no end.
+    """
     named = tenant, models, groups, packages, actions or ["read"]
-    _perform("grants.add", add_grants, *named, no_wait=no_wait, as_json=as_json)
+    asked = parse_period(expires, not_before)
+    edit = partial(add_grants, not_before=asked.not_before, expires_at=asked.expires_at, now=asked.now)
+    _perform("grants.add", edit, *named, *asked.said, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("remove")
@@ -66,7 +74,7 @@ def _perform(
     groups: Sequence[str] | None,
     packages: Sequence[str] | None,
     actions: Sequence[str] | None,
-    *,
+    *said: str,
     no_wait: bool,
     as_json: bool,
 ) -> None:
@@ -96,6 +104,7 @@ def _perform(
             *(f"group {group}" for group in named),
             *(f"package {package}" for package in narrowed),
             *(f"action {verb}" for verb in actions or ()),
+            *said,
         ),
     )
 
@@ -108,15 +117,18 @@ def list_(
     """List grants."""
     only = parse_tenant_id(tenant) if tenant else None
     grants = in_session(lambda session: list_grants(session, only))
-    rows = (
+    has_times = any(map(has_period, grants))
+    rows = [
         (
             one.tenant,
             one.grant_id,
             *("\n".join(several) or None for several in (one.models, one.groups, one.packages, one.actions)),
+            *(period_cells(one) if has_times else ()),
             one.source,
         )
         for one in grants
-    )
-    columns = ("tenant", "grant", "models", "groups", "packages", "actions", "source")
+    ]
+    named = ("tenant", "grant", "models", "groups", "packages", "actions")
+    columns = (*named, *(PERIOD_COLUMNS if has_times else ()), "source")
     empty = "No grant. Tenants read what they own and what is public."
     show(grants, [Table("Grants", columns, rows, empty)], as_json=as_json)

@@ -137,6 +137,9 @@ def _add(
 
     async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
         new = make(session, wishes.order(session.clock.now()))
+        whose = None if new.key.tenant is None else await session.listing.find_tenant(new.key.tenant)
+        if whose is not None:  # the edit sets it too, from what is there then; this is what is shown
+            new = replace(new, key=replace(new.key, tenant_record=whose.record_id))
         done = await session.perform(
             action,
             partial(edit, key=new.key, digest=new.digest),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.perform import Force, NoWait, in_session, perform
+from gateway.cli.periods import PERIOD_COLUMNS, Expires, NotBefore, has_period, parse_period, period_cells
 from gateway.directory.edits import models as edits
 from gateway.model.names import parse_group_name, parse_model_id, parse_pattern, parse_tenant_id
 from gateway.operations.listings import find_model, list_models
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.directory.edits.effect import Effect
-    from gateway.operations.listings import ModelsView, ModelView
+    from gateway.operations.listings import ModelsView, ModelView, RuleView
 
 commands = typer.Typer(
-    help="Models: own, disown, publish, unpublish, alias, unalias, group, ungroup, list, show.",
+    help="Models: own, disown, move, publish, unpublish, alias, unalias, group, ungroup, list, show.",
     no_args_is_help=True,
 )
 
@@ -101,10 +102,52 @@ _of_owner(
     "Make a tenant the owner of models. They are private to it until they are published or granted.",
 )
 _of_owner("disown", edits.disown, "Take models from their owner.")
-_of_visibility("publish", edits.publish, "Let every tenant read models.")
 _of_visibility("unpublish", edits.unpublish, "Make models private.")
 _of_group("group", edits.add_to_group, "Put models into a group, which grants can name.")
 _of_group("ungroup", edits.remove_from_group, "Take models out of a group.")
+
+
+@commands.command("publish")
+def publish(
+    patterns: Patterns,
+    expires: Expires = None,
+    not_before: NotBefore = None,
+    force: Force = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Let every tenant read models, perhaps for a time; before and after it they are private.
+
+    Publishing them again with other times moves them; without --expires it has no end.
+    """
+    asked = parse_period(expires, not_before)
+    edit = partial(
+        edits.publish,
+        not_before=asked.not_before,
+        expires_at=asked.expires_at,
+        now=asked.now,
+        force=force,
+    )
+    _perform("models.publish", edit, patterns, *asked.said, no_wait=no_wait, as_json=as_json)
+
+
+@commands.command("move")
+def move(
+    giving: Annotated[str, typer.Option("--from", metavar="TENANT", help="Who owns them.")],
+    taking: Annotated[str, typer.Option("--to", metavar="TENANT", help="Who is to own them.")],
+    patterns: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATTERN...]", help="Of what it owns; all if none.")
+    ] = None,
+    force: Force = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give what one tenant owns to another, in one change. Visibility, groups and grants stay as they are."""
+    from_tenant, to_tenant = parse_tenant_id(giving), parse_tenant_id(taking)
+    named = patterns or []
+    edit = partial(edits.move, from_tenant=from_tenant, to_tenant=to_tenant, force=force)
+    subject = (f"from {from_tenant}", f"to {to_tenant}", *(() if named else ("all that it owns",)))
+    _perform("models.move", edit, named, *subject, no_wait=no_wait, as_json=as_json, tenant=to_tenant)
 
 
 @commands.command("alias")
@@ -156,11 +199,26 @@ def _unknown(found: ModelView) -> str:
     return f"there is no model {found.asked}: nothing names it, and it is not on disk{nearest}"
 
 
+def _owner(rule: RuleView) -> str | None:
+    return rule.owner if rule.owner is None or rule.owner_exists else f"{rule.owner} (removed)"
+
+
 def _shown_models(found: ModelsView) -> Iterator[Note | Table]:
+    has_times = any(map(has_period, found.rules))
     yield Table(
         "Rules",
-        ("pattern", "owner", "visibility", "groups", "source"),
-        [(one.pattern, one.owner, one.visibility, " ".join(one.groups), one.source) for one in found.rules],
+        ("pattern", "owner", "visibility", "groups", *(PERIOD_COLUMNS if has_times else ()), "source"),
+        [
+            (
+                one.pattern,
+                _owner(one),
+                one.visibility,
+                " ".join(one.groups),
+                *(period_cells(one) if has_times else ()),
+                one.source,
+            )
+            for one in found.rules
+        ],
         "No model belongs to anybody: cachegate models own TENANT PATTERN",
     )
     if found.aliases:

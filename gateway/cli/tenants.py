@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.adapters.clock import SystemClock
+from gateway.cli import removal
 from gateway.cli.perform import Force, NoWait, in_session, perform
+from gateway.cli.periods import period_cells
 from gateway.directory.edits.tenants import (
     create_tenant,
     resume_tenant,
@@ -32,7 +34,8 @@ if TYPE_CHECKING:
     from gateway.operations.listings import GrantView
 
 commands = typer.Typer(
-    help="Tenants: create, list, show, suspend, resume, degraded, image-hosts, allow, disallow.",
+    help="Tenants: create, list, show, suspend, resume, degraded, image-hosts, allow, disallow, remove, "
+    "restore, removed.",
     no_args_is_help=True,
 )
 
@@ -181,6 +184,7 @@ def show_(tenant: TenantArgument, as_json: AsJson = False) -> None:
     rows = (
         ("tenant", found.tenant),
         ("name", found.name),
+        ("record", found.record_id or "without an id"),
         ("state", found.state),
         ("without Redis", found.without_redis),
         ("images from", "\n".join(found.image_hosts) or "nowhere"),
@@ -194,7 +198,19 @@ def show_(tenant: TenantArgument, as_json: AsJson = False) -> None:
     show(found, [Table(f"Tenant {tenant_id}", ("", ""), rows)], as_json=as_json)
 
 
+commands.command("remove")(removal.remove)
+commands.command("restore")(removal.restore)
+commands.command("removed")(removal.removed)
+
+
 def _grant_line(grant: GrantView) -> str:
     on = " ".join([*grant.models, *(f"group {group}" for group in grant.groups)])
     narrowed = f" (packages {' '.join(grant.packages)})" if grant.packages else ""
-    return f"{grant.grant_id}: {' '.join(grant.actions)} on {on}{narrowed}"
+    state, begins, ends = period_cells(grant)
+    times = [
+        f"from {begins}" if begins else "",
+        f"until {ends}" if ends else "",
+        f"({state})" if state else "",
+    ]
+    period = "".join(f" {text}" for text in times if text)
+    return f"{grant.grant_id}: {' '.join(grant.actions)} on {on}{narrowed}{period}"

@@ -297,8 +297,14 @@ def _load(path: Path, on_distrust: Callable[[Distrusted], None]) -> tuple[str, s
     try:
         text = read_trusted(path, max_bytes=MAX_FILE_BYTES, on_distrust=on_distrust).decode("utf-8")
         content = _case_file(TomlTables(path, text, tomllib.loads(text)))
-        for case in content.cases:
+        for number, case in enumerate(content.cases):
             content.put(case)
+            if case.at is None and content.has_times:
+                why = "says no time, and a grant or publication of the file begins or ends; expected `at`"
+                raise Misconfigured(f"{path}:{_line_of_case(text, number)}", f"{case.name!r} {why}")
+            if case.at is not None and case.at.tzinfo is None:
+                why = "has a time without its zone; expected one such as 2030-01-31T12:00:00Z"
+                raise Misconfigured(f"{path}:{_line_of_case(text, number)}", f"{case.name!r} {why}")
     except OSError as error:
         raise Misconfigured(str(path), f"cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

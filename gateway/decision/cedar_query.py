@@ -170,6 +170,7 @@ def denied(
     *,
     policies: tuple[str, ...] = (),
     may_discover: bool = False,
+    grant: str | None = None,
 ) -> Denied:
     """A denial of this access, computed from these facts."""
     return Denied(
@@ -179,4 +180,5 @@ def denied(
         policies=policies,
         may_discover=may_discover,
         stamp=facts.stamp,
+        grant=grant,
     )

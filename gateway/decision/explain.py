@@ -18,12 +18,13 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.decision.remedies import Help, Remedy, RemedyPlan, find_way, needed_lines
-from gateway.decision.rulebook import VIA_OWNER, VIA_PUBLIC
+from gateway.decision.rulebook import VIA_OWNER, VIA_PUBLIC, Held
 from gateway.decision.source import rule_texts
 from gateway.model.access import GRANTABLE
-from gateway.model.errors import Reason
+from gateway.model.errors import UNPERMITTED, Reason
 from gateway.model.facts import Grant
 from gateway.model.names import Pattern, ancestors
+from gateway.model.periods import PeriodState, period_text, state_text
 from gateway.model.rulings import PLATFORM_GRANT, SOURCE_PLATFORM
 from gateway.model.verdicts import Allowed
 
@@ -57,6 +58,8 @@ class Cover(msgspec.Struct, frozen=True, kw_only=True):
     visibility: str | None
     groups: tuple[str, ...]
     source: str
+    not_before: float | None = None  # of its publication, as is the expiry
+    expires_at: float | None = None
 
 
 class Determining(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +107,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     forbidden_by: tuple[Determining, ...]
     policy_digest: str
     steps: tuple[RemedyStep, ...]
+    lapsed: tuple[Step, ...] = ()  # grants and publications that would give it, and have ended or not begun
 
     @property
     def needed(self) -> tuple[str, ...]:
@@ -120,6 +124,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
         """For people: a table of two columns, the first empty where a row continues the one above."""
         rows = [("verdict", self.verdict), ("reason", f"{self.reason}: {self.meaning}")]
         rows += column("path", (f"{each.kind} {each.name}  {each.note}".rstrip() for each in self.path))
+        rows += column("not in force", (f"{each.kind} {each.name}: {each.note}" for each in self.lapsed))
         rows += column("patterns", map(_cover_text, self.covers))
         rows += column("policies", (line for each in self.policies for line in _rule_lines(each)))
         return [*rows, *column("scopes", [" ".join(self.scopes) or "none"])]
@@ -152,6 +157,7 @@ def explain(access: Access, facts: Facts, rulebook: Rulebook, rules: Iterable[Mo
         forbidden_by=forbidden_by,
         policy_digest=facts.policy.digest,
         steps=(*way.steps, *((_rule_change(each),) for each in forbidden_by)),
+        lapsed=tuple(_lapsed(access, facts, rulebook, known)),
     )
 
 
@@ -163,7 +169,7 @@ def _reason(verdict: Verdict, facts: Facts) -> Reason:
     if not facts.is_confirmed:
         return Reason.UPSTREAM_UNDECIDED
     is_denied = facts.ruling is not None and not facts.ruling.is_allow
-    if facts.ruling is not None and is_denied and by_rules in {Reason.PERMITTED, Reason.NOT_PERMITTED}:
+    if facts.ruling is not None and is_denied and by_rules in {Reason.PERMITTED, *UNPERMITTED}:
         return facts.ruling.reason
     return by_rules
 
@@ -316,6 +322,24 @@ def _path(
         yield Step(kind="file", name=resource.file)
 
 
+def _lapsed(access: Access, facts: Facts, rulebook: Rulebook, rules: tuple[ModelRule, ...]) -> Iterator[Step]:
+    """The grants and publications that would give it at another time."""
+    for held, state in ((Held.ENDED, PeriodState.ENDED), (Held.AHEAD, PeriodState.NOT_YET)):
+        for grant in rulebook.lapsed_grants(access, facts, held):
+            yield Step(kind="grant", name=grant.grant_id, note=f"{state_text(state)}; {period_text(grant)}")
+    standing = facts.model_standing
+    if standing is None or standing.lapsed is None or facts.model is None:
+        return
+    by_pattern = {rule.pattern: rule for rule in rules if rule.visibility is not None}
+    showing = next((by_pattern[one] for one in ancestors(facts.model) if one in by_pattern), None)
+    if showing is not None:
+        yield Step(
+            kind="publication",
+            name=showing.pattern,
+            note=f"{state_text(standing.lapsed)}; {period_text(showing)}",
+        )
+
+
 def _ground(facts: Facts, allowed: Allowed, grants: tuple[tuple[Grant, str], ...]) -> Iterator[Step]:
     """The steps that name the right: ownership, publication, grants or a policy."""
     standing = facts.model_standing
@@ -328,6 +352,7 @@ def _ground(facts: Facts, allowed: Allowed, grants: tuple[tuple[Grant, str], ...
             kind, _, name = cover.partition(":")
             narrowed = f"packages {' '.join(grant.packages)}" if grant.packages else ""
             note = f"actions {' '.join(sorted(grant.actions))} {narrowed}".rstrip()
+            note += f", {period_text(grant)}" if grant.has_times else ""
             yield Step(kind="grant", name=grant.grant_id, note=note)
             yield Step(kind=kind, name=name)
     else:
@@ -348,6 +373,8 @@ def _covers(facts: Facts, rules: tuple[ModelRule, ...]) -> Iterator[Cover]:
                 visibility=rule.visibility if rule else None,
                 groups=rule.groups if rule else (),
                 source=rule.source if rule else "",
+                not_before=rule.not_before if rule else None,
+                expires_at=rule.expires_at if rule else None,
             )
 
 
@@ -367,6 +394,7 @@ def _cover_text(cover: Cover) -> str:
     said = [
         f"owner {cover.owner}" if cover.owner else "",
         cover.visibility or "",
+        period_text(cover),
         f"groups {' '.join(cover.groups)}" if cover.groups else "",
         f"({cover.source})" if cover.source else "",
     ]

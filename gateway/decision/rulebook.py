@@ -8,6 +8,7 @@ is a defect of the caller.
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import covers
+from gateway.model.periods import PeriodState
 from gateway.model.verdicts import Allowed
 
 if TYPE_CHECKING:
@@ -69,6 +71,16 @@ class _Put(msgspec.Struct, frozen=True, kw_only=True):
     question: CedarQuery
 
 
+class Held(Enum):
+    """The grants of a tenant by their state."""
+
+    IN_FORCE = "in-force"
+    ENDED = "ended"
+    AHEAD = "ahead"
+
+
+_NO_GRANTS = GrantIndex(())
+
 Answers = list[list["CedarAnswer"]]
 """Cedar's answers to one query: for each of its actions, one for each of its resources."""
 
@@ -86,7 +98,8 @@ class Rulebook:
 
     def __init__(self) -> None:
         self._prepare = lru_cache(maxsize=MAX_PREPARED_SETS)(_prepare)
-        self.memory: BoundedMemory[TenantId | None, tuple[tuple[Grant, ...], GrantIndex]] = BoundedMemory(
+        self.memory: BoundedMemory[tuple[TenantId | None, Held], tuple[tuple[Grant, ...], GrantIndex]]
+        self.memory = BoundedMemory(
             max_bytes=GRANT_INDEXES_BYTES,
             max_entries=MAX_GRANT_INDEXES,
             weigh=lambda _, arranged: INDEX_BYTES + arranged[1].held_bytes,
@@ -129,6 +142,14 @@ class Rulebook:
         package = None if access.resource.kind is ResourceKind.MODEL else access.resource.package
         index = self._index_of(access.principal, facts)
         return tuple(index.matching(access.action, model_covers(facts), package))
+
+    def lapsed_grants(self, access: Access, facts: Facts, held: Held) -> tuple[Grant, ...]:
+        """The grants that would give this, and have ended or not begun. They explain a denial only."""
+        if access.principal.tenant is None or access.resource.kind not in CONTENT_KINDS:
+            return ()
+        package = None if access.resource.kind is ResourceKind.MODEL else access.resource.package
+        index = self._index_of(access.principal, facts, held)
+        return tuple(grant for grant, _ in index.matching(access.action, model_covers(facts), package))
 
     def rules(self, policy_set: PolicySet) -> tuple[Rule, ...]:
         """The rules of a set, in order; none when it does not parse."""
@@ -221,7 +242,24 @@ class Rulebook:
             access.action is not Action.DISCOVER and all(answer.is_allowed for answer in by_action[-1])
         )
         reason = _why_not(access) if may_discover else Reason.NOT_PERMITTED
-        return denied(access, facts, reason, policies=refusing, may_discover=may_discover)
+        lapsed, grants = self._find_lapsed(access, facts) if not refusing else (None, ())
+        if lapsed is not None and not may_discover:
+            reason = lapsed
+        names = ",".join(grant.grant_id for grant in grants[:MAX_NAMED]) or None
+        return denied(access, facts, reason, policies=refusing, may_discover=may_discover, grant=names)
+
+    def _find_lapsed(self, access: Access, facts: Facts) -> tuple[Reason | None, tuple[Grant, ...]]:
+        """Why a right that nobody took away does not count now, and the grants that it is; None: no right.
+
+        What would have allowed it is looked up for every denial without a rule that forbids, by the same
+        steps whether there is something or not (I3).
+        """
+        ended = self.lapsed_grants(access, facts, Held.ENDED)
+        ahead = self.lapsed_grants(access, facts, Held.AHEAD)
+        state = None if facts.model_standing is None else facts.model_standing.lapsed
+        if ended or state is PeriodState.ENDED:
+            return Reason.EXPIRED_GRANT, (*ended, *ahead)
+        return Reason.GRANT_NOT_YET_VALID if ahead or state is not None else None, ahead
 
     def _ground(self, put: _Put, answer: CedarAnswer) -> str | None:
         """The right that an allow is recorded under, from the `@via` of its rules; None for other rules."""
@@ -234,13 +272,16 @@ class Rulebook:
         matching = self.matching_grants(put.access, put.facts)
         return ",".join(grant.grant_id for grant, _ in matching[:MAX_NAMED]) or None
 
-    def _index_of(self, principal: Principal, facts: Facts) -> GrantIndex:
+    def _index_of(self, principal: Principal, facts: Facts, held: Held = Held.IN_FORCE) -> GrantIndex:
         """The index of the tenant's grants, cached while the directory returns the same tuple of grants."""
-        kept = self.memory.find(principal.tenant)
-        if kept is not None and kept[0] is facts.grants:
+        grants = {Held.IN_FORCE: facts.grants, Held.ENDED: facts.ended, Held.AHEAD: facts.ahead}[held]
+        if not grants and held is not Held.IN_FORCE:
+            return _NO_GRANTS
+        kept = self.memory.find((principal.tenant, held))
+        if kept is not None and kept[0] is grants:
             return kept[1]
-        arranged = GrantIndex(facts.grants if principal.kind is KeyKind.TENANT else ())
-        self.memory.put(principal.tenant, (facts.grants, arranged))
+        arranged = GrantIndex(grants if principal.kind is KeyKind.TENANT else ())
+        self.memory.put((principal.tenant, held), (grants, arranged))
         return arranged
 
 

@@ -6,6 +6,7 @@ visibility and groups are computed from the case's own rules, by `standing_of` a
 
 from __future__ import annotations
 
+from datetime import datetime  # noqa: TC003 -- msgspec reads annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +25,7 @@ from gateway.model.names import (
     parse_package_id,
     parse_tenant_id,
 )
+from gateway.model.periods import NEVER, PeriodState
 from gateway.model.stamps import Stamp
 from gateway.model.standing import TenantModels, standing_of
 
@@ -54,6 +56,7 @@ class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     package: str | None = None
     file: str | None = None
     what: str | None = None  # self, catalogue or tenant
+    at: datetime | None = None  # needed where a grant or a publication of the file begins or ends
 
 
 class CaseWorld(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,21 +71,31 @@ class CaseWorld(msgspec.Struct, frozen=True, kw_only=True):
         aliases = {alias: name for tenant in self.tenants.values() for alias, name in tenant.aliases.items()}
         model = None if requested is None else aliases.get(requested, requested)
         rules = self.rules()
+        now = NEVER if question.at is None else question.at.timestamp()
         principal = _principal(question)
         asking = None if principal.tenant is None else self.tenants.get(principal.tenant)
         if asking is not None:
             principal = replace(principal, allows=asking.allows)
         facts = Facts(
-            grants=() if asking is None else asking.grants,
+            grants=_in_state(asking, PeriodState.IN_FORCE, now),
+            ended=_in_state(asking, PeriodState.ENDED, now),
+            ahead=_in_state(asking, PeriodState.NOT_YET, now),
             requested=requested,
             model=model,
-            requested_standing=None if requested is None else standing_by(rules, requested),
-            model_standing=None if model is None else standing_by(rules, model),
+            requested_standing=None if requested is None else standing_by(rules, requested, now),
+            model_standing=None if model is None else standing_by(rules, model, now),
             policy=policy_set,
             stamp=Stamp(0, ()),
         )
         access = Access(principal=principal, action=_member(Action, question.action), resource=resource)
         return access, facts
+
+    @property
+    def has_times(self) -> bool:
+        """Whether a grant or a publication begins or ends."""
+        return any(
+            one.has_times or any(grant.has_times for grant in one.grants) for one in self.tenants.values()
+        )
 
     def rules(self) -> dict[Pattern, ModelRule]:
         """The model rules by pattern, combined from all tenants' tables."""
@@ -95,13 +108,20 @@ class CaseWorld(msgspec.Struct, frozen=True, kw_only=True):
                     owner=rule.owner or before.owner,
                     visibility=rule.visibility or before.visibility,
                     groups=(*before.groups, *rule.groups),
+                    not_before=rule.not_before or before.not_before,
+                    expires_at=rule.expires_at or before.expires_at,
                 )
         return rules
 
 
-def standing_by(rules: dict[Pattern, ModelRule], model: ModelId) -> Standing:
-    """A model's owner, visibility and groups by these rules."""
-    return standing_of([rules[pattern] for pattern in ancestors(model) if pattern in rules])
+def standing_by(rules: dict[Pattern, ModelRule], model: ModelId, now: float = NEVER) -> Standing:
+    """A model's owner, visibility and groups by these rules at a time."""
+    return standing_of([rules[pattern] for pattern in ancestors(model) if pattern in rules], now)
+
+
+def _in_state(tenant: WorldTenant | None, state: PeriodState, now: float) -> tuple[Grant, ...]:
+    grants = () if tenant is None else tenant.grants
+    return tuple(grant for grant in grants if grant.state_at(now) is state)
 
 
 def _principal(question: CaseQuestion) -> Principal:

@@ -311,7 +311,8 @@ class ForwardedRequest:
 
     async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
         """Send the request, and return its answer once it has begun; a small one once it is whole."""
-        if inquiry.credential is None or principal.tenant is None:
+        whose = principal.whose
+        if inquiry.credential is None or principal.tenant is None or whose is None:
             raise Refusal(Reason.NOT_PERMITTED)
         key = self._key(principal, inquiry.credential)
         images: Sequence[str] = ()
@@ -322,7 +323,7 @@ class ForwardedRequest:
             inquiry,
             self._request,
             key=key,
-            tenant=principal.tenant,
+            whose=whose,
             secret=self._door.secret,
             images=images,
         )

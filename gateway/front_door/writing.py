@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from gateway.front_door.values import InferenceRequest
     from gateway.model.access import WireRequest
-    from gateway.model.names import TenantId
 
 _OURS = "cachegate-"
 _MAC_BYTES = 18  # 144 bits, 24 characters of base64 each
@@ -43,13 +42,14 @@ def write(
     request: WireRequest,
     *,
     key: str,
-    tenant: TenantId,
+    whose: str,
     secret: bytes,
     images: Sequence[str],
 ) -> Outbound:
     """The request for the server. `images` are the fetched ones as base64, in the order of `inquiry.images`.
 
-    Its body is None where the client's is passed on as it comes. `secret` keeps the tenants' names apart.
+    Its body is None where the client's is passed on as it comes. `secret` keeps the names of tenants apart;
+    `whose` is what a tenant is known by (`Principal.whose`).
     """
     route = inquiry.matched.route
     method = request.method
@@ -61,7 +61,7 @@ def write(
         document = with_images(inquiry.document, places)
         if route.image_ids:
             name = document.get("image_id")
-            document["image_id"] = image_id_for(document, tenant, secret)
+            document["image_id"] = image_id_for(document, whose, secret)
             image_name = document["image_id"] if name is None else name
         body = write_json(document)
         content_type = b"application/json"
@@ -95,26 +95,26 @@ def _streamed_type(request: WireRequest) -> bytes:
     return content_type if content_type.startswith(b"multipart/form-data") else b"application/octet-stream"
 
 
-def image_id_for(document: dict[str, Any], tenant: TenantId, secret: bytes) -> str:
+def image_id_for(document: dict[str, Any], whose: str, secret: bytes) -> str:
     """The name under which the server keeps the image of this request, for this tenant alone."""
     name = document.get("image_id")
     if isinstance(name, str):
-        if _is_ours(name, tenant, secret):
+        if _is_ours(name, whose, secret):
             return name
-        return _sealed(_mac(secret, "name", tenant, name.encode()), tenant, secret)
+        return _sealed(_mac(secret, "name", whose, name.encode()), whose, secret)
     image = document.get("image")
     # With embeddings the server keeps those, not the image's: they get a name that nothing else has.
     if document.get("embeddings") is None and isinstance(image, dict) and image.get("value"):
-        return _sealed(_mac(secret, "image", tenant, image["value"].encode()), tenant, secret)
-    return _sealed(os.urandom(_MAC_BYTES), tenant, secret)
+        return _sealed(_mac(secret, "image", whose, image["value"].encode()), whose, secret)
+    return _sealed(os.urandom(_MAC_BYTES), whose, secret)
 
 
-def _sealed(identity: bytes, tenant: TenantId, secret: bytes) -> str:
+def _sealed(identity: bytes, whose: str, secret: bytes) -> str:
     """The name in the form that is known again: what it is, and the proof that it was made for the tenant."""
-    return _OURS + base64.urlsafe_b64encode(identity + _mac(secret, "ours", tenant, identity)).decode("ascii")
+    return _OURS + base64.urlsafe_b64encode(identity + _mac(secret, "ours", whose, identity)).decode("ascii")
 
 
-def _is_ours(name: str, tenant: TenantId, secret: bytes) -> bool:
+def _is_ours(name: str, whose: str, secret: bytes) -> bool:
     """Whether we made this name, for this tenant."""
     length = len(_OURS) + 8 * _MAC_BYTES // 3
     if len(name) != length or not name.startswith(_OURS) or not name.isascii():
@@ -124,10 +124,10 @@ def _is_ours(name: str, tenant: TenantId, secret: bytes) -> bool:
     except ValueError:
         return False
     identity, proof = sealed[:_MAC_BYTES], sealed[_MAC_BYTES:]
-    return hmac.compare_digest(proof, _mac(secret, "ours", tenant, identity))
+    return hmac.compare_digest(proof, _mac(secret, "ours", whose, identity))
 
 
-def _mac(secret: bytes, purpose: str, tenant: TenantId, content: bytes) -> bytes:
+def _mac(secret: bytes, purpose: str, whose: str, content: bytes) -> bytes:
     """A keyed hash for one purpose and tenant. Neither of the two can have a zero byte in it."""
-    message = b"\0".join((b"cachegate image", purpose.encode(), tenant.encode(), content))
+    message = b"\0".join((b"cachegate image", purpose.encode(), whose.encode(), content))
     return hmac.digest(secret, message, "sha256")[:_MAC_BYTES]

@@ -28,6 +28,7 @@ from gateway.model.access_claims import AccessClaims
 from gateway.model.errors import BadNameError, Reason, Refusal, Unavailable
 from gateway.model.facts import Scope
 from gateway.model.names import Pattern, parse_key_id, parse_pattern
+from gateway.model.tenant_records import parse_tenant_record_id
 
 if TYPE_CHECKING:
     from gateway.identity.signing_keys import KeyRing
@@ -86,6 +87,7 @@ class AccessTokens:
         return AccessClaims(
             key_id=principal.key_id,
             subject=principal.tenant or principal.key_id,
+            tenant_record=principal.tenant_record,
             token_id=secrets.token_urlsafe(TOKEN_ID_BYTES),
             issued_at=issued_at,
             expires_at=ends_at,
@@ -118,6 +120,8 @@ class AccessTokens:
             "exp": claims.expires_at,
             "scope": " ".join(sorted(claims.scopes)),
         }
+        if claims.tenant_record is not None:
+            members["tenant_record"] = claims.tenant_record
         return members if claims.only is None else {**members, "model": claims.only}
 
     def verify(self, text: str, now: float) -> AccessClaims:
@@ -149,10 +153,11 @@ def parse_scope(text: str) -> frozenset[Scope]:
 def _claims(members: Any) -> AccessClaims:
     """The claims from the members of a token that is signed by us. Raises `Refusal(INVALID_TOKEN)`."""
     try:
-        only = members.get("model")
+        only, record_id = members.get("model"), members.get("tenant_record")
         return AccessClaims(
             key_id=parse_key_id(members["client_id"]),
             subject=members["sub"],
+            tenant_record=None if record_id is None else parse_tenant_record_id(record_id),
             token_id=members["jti"],
             issued_at=members["iat"],
             expires_at=members["exp"],

@@ -141,10 +141,13 @@ class Authenticator:
             raise _refusal(_REASONS[state], key)
         if key.networks and not self._is_inside(client, key):
             raise _refusal(Reason.OUTSIDE_NETWORKS, key)
-        if key.kind is KeyKind.TENANT and (
-            tenant is None or tenant.tenant_id != key.tenant or tenant.is_suspended
-        ):
-            raise _refusal(Reason.SUSPENDED_TENANT, key)
+        if key.kind is KeyKind.TENANT:
+            if tenant is None or tenant.tenant_id != key.tenant:
+                raise _refusal(Reason.SUSPENDED_TENANT, key)
+            if tenant.record_id != key.tenant_record or tenant.removal is not None:
+                raise _refusal(Reason.REMOVED_TENANT, key)
+            if tenant.is_suspended:
+                raise _refusal(Reason.SUSPENDED_TENANT, key)
 
     def _is_inside(self, client: str, key: Key) -> bool:
         """Whether the client is in one of the key's networks. A client without an address is in none."""
@@ -160,7 +163,7 @@ class Authenticator:
 
 def _refusal(reason: Reason, key: Key) -> Refusal:
     """A refusal of a known key: the audit record names it and its tenant, the response does not."""
-    return Refusal(reason, key_id=key.key_id, tenant=key.tenant)
+    return Refusal(reason, key_id=key.key_id, tenant=key.tenant, tenant_record=key.tenant_record)
 
 
 def principal_of(key: Key, tenant: Tenant | None) -> Principal:
@@ -170,6 +173,7 @@ def principal_of(key: Key, tenant: Tenant | None) -> Principal:
         key_id=key.key_id,
         key_name=key.name,
         tenant=key.tenant,
+        tenant_record=key.tenant_record,
         scopes=key.scopes,
         expires_at=key.expires_at,
         key_begins_at=key.not_before,

@@ -101,6 +101,9 @@ class TokenAuthenticator:
                 memory.clear()
         claims = self._tokens.verify(text, self._keys.latest(now))
         _, key, tenant, stamp = await self._by_id.find(claims.key_id)
-        if claims.subject != (key.tenant or key.key_id) or key.source == SOURCE_PLATFORM:
-            raise Refusal(Reason.INVALID_TOKEN, key_id=key.key_id, tenant=key.tenant)
+        is_of_key = (claims.subject, claims.tenant_record) == (key.tenant or key.key_id, key.tenant_record)
+        if not is_of_key or key.source == SOURCE_PLATFORM:
+            raise Refusal(
+                Reason.INVALID_TOKEN, key_id=key.key_id, tenant=key.tenant, tenant_record=key.tenant_record
+            )
         return claims, key, tenant, stamp

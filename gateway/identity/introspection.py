@@ -45,7 +45,8 @@ class Introspection:
             claims, key, tenant, stamp = await self._tokens.find(text, now)
         except Refusal:
             return Introspected(claims=None), _NOTHING
-        if asking.kind is KeyKind.TENANT and asking.tenant != key.tenant:
+        whose = key.tenant, key.tenant_record
+        if asking.kind is KeyKind.TENANT and (asking.tenant, asking.tenant_record) != whose:
             return Introspected(claims=None), stamp
         try:
             self._keys.verify(replace(key, networks=()), tenant, "", now)

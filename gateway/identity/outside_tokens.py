@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from gateway.identity.json_web_tokens import TrustedKey, UnverifiedToken, VerifiedClaims
     from gateway.model.access import Credential, Principal
     from gateway.model.clocks import Clock
-    from gateway.model.facts import Key
+    from gateway.model.facts import Key, Tenant
     from gateway.model.issuers import Binding, FoundBinding, FoundIssuer, Issuer, IssuerKeySet, MappingRule
     from gateway.model.ports import IssuerDirectory, OutsideIssuers
     from gateway.model.stamps import Leaf
@@ -216,7 +216,7 @@ class OutsideTokens:
         digest = binding_digest(issuer.url, subject)
         bound = await self._directory.find_binding(digest, rule.tenant)
         known = bound.binding
-        if known is None or _may_change(known, issuer, rule):
+        if bound.tenant is not None and (known is None or _may_change(known, issuer, rule, bound.tenant)):
             await self._issuers.bind(issuer, rule, subject)
             bound = await self._directory.find_binding(digest, rule.tenant, afresh=True)
         return bound
@@ -256,7 +256,7 @@ class OutsideTokens:
         return keys
 
 
-def _may_change(known: Binding, issuer: Issuer, rule: MappingRule) -> bool:
+def _may_change(known: Binding, issuer: Issuer, rule: MappingRule, tenant: Tenant) -> bool:
     """Whether binding the subject anew, by this rule, could come to anything (`directory/edits/bindings.py`).
 
     Where it could not, nobody is asked: who has two such tokens would use up the issuer's share of new
@@ -264,7 +264,7 @@ def _may_change(known: Binding, issuer: Issuer, rule: MappingRule) -> bool:
     """
     if known.revoked_at is not None:
         return False
-    if known.tenant == rule.tenant:
+    if known.tenant == rule.tenant and known.tenant_record == tenant.record_id:
         return rule.name not in known.rules
     return known.generation <= issuer.generation
 
@@ -272,19 +272,31 @@ def _may_change(known: Binding, issuer: Issuer, rule: MappingRule) -> bool:
 def _covers(bound: FoundBinding, rule: MappingRule) -> bool:
     """Whether the binding is of the rule's tenant, and the subject came by this rule before."""
     known = bound.binding
-    return known is not None and known.tenant == rule.tenant and rule.name in known.rules
+    if known is None or known.tenant != rule.tenant or rule.name not in known.rules:
+        return False
+    return bound.tenant is None or known.tenant_record == bound.tenant.record_id
 
 
 def _verified(bound: FoundBinding, rule: MappingRule) -> Key:
     """The binding as a key with what the rule gives it. Raises `Refusal` where it does not count."""
     known = bound.binding
     if known is None:
-        raise Refusal(Reason.UNMAPPED_TOKEN, tenant=rule.tenant)
+        is_gone = bound.tenant is None
+        raise Refusal(Reason.SUSPENDED_TENANT if is_gone else Reason.UNMAPPED_TOKEN, tenant=rule.tenant)
     if known.revoked_at is not None:
-        raise Refusal(Reason.REVOKED_BINDING, key_id=known.binding_id, tenant=known.tenant)
+        raise Refusal(Reason.REVOKED_BINDING, **_named(known))
     if not _covers(bound, rule):
-        raise Refusal(Reason.AMBIGUOUS_TOKEN, key_id=known.binding_id, tenant=known.tenant)
+        raise Refusal(Reason.AMBIGUOUS_TOKEN, **_named(known))
     return key_of(known, rule)
+
+
+def _named(known: Binding) -> dict[str, str | None]:
+    """What the record of a refusal says of a known binding."""
+    return {
+        "key_id": known.binding_id,
+        "tenant": known.tenant,
+        "tenant_record": known.tenant_record,
+    }
 
 
 def _trusted(found: FoundIssuer, issuer: Issuer, now: float) -> _Trusted | None:

@@ -13,6 +13,7 @@ from gateway.model.hidden_fields import shown
 if TYPE_CHECKING:
     from gateway.model.facts import KeyKind, Scope
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
+    from gateway.model.tenant_records import TenantRecordId
 
 
 class Action(StrEnum):
@@ -103,6 +104,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     key_id: KeyId
     key_name: str
     tenant: TenantId | None
+    tenant_record: TenantRecordId | None = None  # of the tenant: another one of this name is not it
     scopes: frozenset[Scope]
     expires_at: float | None  # of the key, or of the link or token that it came with: the earlier one
     key_begins_at: float | None = None  # the key's own not-before and expiry: a transfer in progress
@@ -115,6 +117,13 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     issuer: str | None = None  # the outside issuer of its token; then `key_id` is that of a binding
     token_id: str | None = None  # the request had an access token of this key, with this id
     only: Pattern | None = None  # the token is narrowed to this model, or to all below this prefix
+
+    @property
+    def whose(self) -> str | None:
+        """What is kept for its tenant alone is named by this: a later tenant of its name has another one."""
+        if self.tenant is None or self.tenant_record is None:
+            return self.tenant
+        return f"{self.tenant} {self.tenant_record}"
 
     @property
     def token_ends_at(self) -> float | None:

@@ -9,12 +9,14 @@ import msgspec
 if TYPE_CHECKING:
     from gateway.model.facts import Scope
     from gateway.model.names import KeyId, Pattern
+    from gateway.model.tenant_records import TenantRecordId
 
 
 class AccessClaims(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a token stands for, what it may at most, and until when."""
 
     key_id: KeyId
+    tenant_record: TenantRecordId | None = None  # of the tenant, where its record has an id
     subject: str  # the tenant of the key, or the key itself where it has none
     token_id: str
     issued_at: int

@@ -38,6 +38,10 @@ class Reason(StrEnum):
     NOT_YET_VALID = "not-yet-valid", "The key's not-before lies ahead."
     OUTSIDE_NETWORKS = "outside-networks", "The key is bound to networks that the client's address is not in."
     SUSPENDED_TENANT = "suspended-tenant", "The key's tenant is suspended or gone."
+    REMOVED_TENANT = (
+        "removed-tenant",
+        "The key's tenant is being removed, or was removed and another tenant has its name now.",
+    )
 
     MALFORMED_TOKEN = (
         "malformed-token",
@@ -93,6 +97,14 @@ class Reason(StrEnum):
     )
 
     NOT_PERMITTED = "not-permitted", "No rule lets the caller discover it, or a rule forbids it."
+    EXPIRED_GRANT = (
+        "expired-grant",
+        "No rule lets the caller discover it any more: the grant or publication that did has ended.",
+    )
+    GRANT_NOT_YET_VALID = (
+        "grant-not-yet-valid",
+        "No rule lets the caller discover it yet: a grant or publication that will has not begun.",
+    )
     POLICY_ERROR = "policy-error", "A rule failed to evaluate, which denies."
     UNREADABLE_FACT = "unreadable-fact", "A record in Redis does not parse, which denies."
     ABSENT = "absent", "Permitted, but it is not in the cache."
@@ -217,6 +229,10 @@ class Reason(StrEnum):
         return member
 
 
+UNPERMITTED = frozenset({Reason.NOT_PERMITTED, Reason.EXPIRED_GRANT, Reason.GRANT_NOT_YET_VALID})
+"""Denials because nothing lets the caller discover it now."""
+
+
 class CachegateError(Exception):
     """Base class of everything this project raises on purpose."""
 
@@ -250,11 +266,13 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
         key_id: str | None = None,
         tenant: str | None = None,
         client_detail: str | None = None,
+        tenant_record: str | None = None,
     ) -> None:
         super().__init__(reason.value)
         self.reason = reason
         self.key_id = key_id
         self.tenant = tenant
+        self.tenant_record = tenant_record  # the id of its record
         self.stands_on_facts = False  # whatever its reason: facts said so, which may be old without a lease
         self.client_detail = client_detail
 

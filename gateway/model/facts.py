@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.model.names import FileHandle, GroupName, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
+from gateway.model.periods import PeriodState, state_at
 from gateway.model.records import SOURCE_CLI, Record, Text, Time
+from gateway.model.tenant_records import TenantRecordId
 
 if TYPE_CHECKING:
     from gateway.model.rulings import Ruling
@@ -61,6 +63,7 @@ class Key(Record, frozen=True, kw_only=True, tag=1):
     source: Text = SOURCE_CLI
     key_id: KeyId
     tenant: TenantId | None  # None: an admin key
+    tenant_record: TenantRecordId | None = None  # stored with the tenant
     name: str
     scopes: frozenset[Scope]
     networks: tuple[str, ...]
@@ -87,6 +90,8 @@ class Tenant(Record, frozen=True, kw_only=True, tag=2, rename={"tenant_id": "ten
     degraded_seconds: float = 0.0  # 0 is `closed`; else `last-known-good` for so long after a lost lease
     image_hosts: tuple[str, ...] = ()  # whose images the front door fetches for it; a layout of its own
     allows: tuple[str, ...] = ()  # what its workflows may do, of `ALLOWABLE`, sorted; a layout of its own
+    record_id: TenantRecordId | None = None  # None: made by a release before these ids; a layout of its own
+    removal: Text | None = None  # the removal, or restoration, that is under way; in the same layout
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
@@ -98,13 +103,30 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_u
     groups: tuple[GroupName, ...] = ()
     packages: tuple[PackageId, ...] = ()
     source: Text = SOURCE_CLI
+    not_before: Time | None = None  # this and the expiry stand in a layout of their own
+    expires_at: Time | None = None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether it begins or ends."""
+        return self.not_before is not None or self.expires_at is not None
+
+    def state_at(self, now: float, latest: float | None = None) -> PeriodState:
+        """Whether it is in force at this time."""
+        return state_at(self.not_before, self.expires_at, now, latest)
 
 
 class Grants(Record, frozen=True, kw_only=True, tag=3, rename={"tenant_id": "tenant"}):
     """All grants of one tenant in one record: they are needed together and change together."""
 
     tenant_id: TenantId
+    tenant_record: TenantRecordId | None = None  # stored with the tenant
     grants: tuple[Grant, ...]
+
+    @property
+    def has_times(self) -> bool:
+        """Whether one of them begins or ends."""
+        return any(grant.has_times for grant in self.grants)
 
 
 class Visibility(StrEnum):
@@ -115,13 +137,34 @@ class Visibility(StrEnum):
 
 
 class ModelRule(Record, frozen=True, kw_only=True, tag=4):
-    """The owner, visibility and groups set for one pattern; None where nothing is set."""
+    """The owner, visibility and groups set for one pattern; None where nothing is set.
+
+    A publication may begin and end. Outside its period the pattern is private, whatever a broader rule says.
+    """
 
     source: Text = SOURCE_CLI
     pattern: Pattern
     owner: TenantId | None = None
+    owner_record: TenantRecordId | None = None  # stored with the owner
     visibility: Visibility | None = None
     groups: tuple[GroupName, ...] = ()
+    not_before: Time | None = None  # of the publication; this and the expiry stand in a layout of their own
+    expires_at: Time | None = None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether its publication begins or ends."""
+        return self.not_before is not None or self.expires_at is not None
+
+    def state_at(self, now: float, latest: float | None = None) -> PeriodState:
+        """Whether its publication is in force at this time."""
+        return state_at(self.not_before, self.expires_at, now, latest)
+
+    def shown_at(self, now: float, latest: float | None = None) -> Visibility | None:
+        """The visibility at this time."""
+        if self.has_times and self.state_at(now, latest) is not PeriodState.IN_FORCE:
+            return Visibility.PRIVATE
+        return self.visibility
 
 
 class Alias(Record, frozen=True, kw_only=True, tag=5, gc=False):
@@ -185,8 +228,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     owner: TenantId | None
+    owner_record: TenantRecordId | None = None
     visibility: Visibility
     groups: frozenset[GroupName]
+    lapsed: PeriodState | None = None  # why it is not public, where a publication has not begun or has ended
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -206,6 +251,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     model_standing: Standing | None
     policy: PolicySet
     stamp: Stamp
+    ended: tuple[Grant, ...] = ()  # grants of the caller that give nothing any more, and are named in records
+    ahead: tuple[Grant, ...] = ()  # grants that have not begun
     unreadable: tuple[str, ...] = ()
     ruling: Ruling | None = None
     is_confirmed: bool = True

@@ -25,6 +25,7 @@ from gateway.model.facts import FOLDER_SOURCE, Key, Scope, Tenant
 from gateway.model.names import BindingId, KeyId, Pattern, TenantId
 from gateway.model.records import Count, Record, Text, Time
 from gateway.model.stamps import LEAF_BYTES, Leaf, Stamp
+from gateway.model.tenant_records import TenantRecordId
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -121,6 +122,7 @@ class Binding(Record, frozen=True, kw_only=True, tag=15):
     url: Text  # of the issuer
     subject: Text
     tenant: TenantId
+    tenant_record: TenantRecordId | None = None  # stored with the tenant
     rules: tuple[Text, ...]
     created_at: Time
     revoked_at: Time | None = None
@@ -204,6 +206,7 @@ def key_of(binding: Binding, rule: MappingRule) -> Key:
     return Key(
         key_id=KeyId(binding.binding_id),
         tenant=rule.tenant,
+        tenant_record=binding.tenant_record,
         name=rule.name,
         scopes=rule.scopes,
         networks=rule.networks,

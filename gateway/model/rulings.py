@@ -75,6 +75,8 @@ class EndingLeaf(Leaf):
 
     __slots__ = ("_clock", "_inner", "_until")
 
+    ends_by_time = True
+
     def __init__(self, inner: Leaf, until: float, clock: Clock) -> None:
         self._inner = inner
         self._until = until

@@ -26,13 +26,16 @@ class Leaf:
     leaf: a fact may be many times as large as its record.
     """
 
-    __slots__ = ("account", "decoded", "held_bytes", "is_current", "name", "value")
+    __slots__ = ("account", "decoded", "held_bytes", "is_current", "name", "value", "within")
+
+    ends_by_time = False  # whether it can stop being current without a change of facts
 
     def __init__(self, name: bytes, value: bytes | None, *, is_current: bool = True) -> None:
         self.name = name
         self.value = value
         self.is_current = is_current
         self.decoded: object = None
+        self.within: object = None  # what it says in the present period, where that depends on the time
         self.held_bytes = LEAF_BYTES + len(name) + (len(value) if value is not None else 0)
         self.account: Account | None = None  # of the memory that holds the leaf, while it does
 

@@ -12,7 +12,7 @@ from gateway.model.access import GRANTABLE, Action
 from gateway.model.errors import BadNameError
 from gateway.model.facts import Grant
 from gateway.model.names import parse_group_name, parse_model_id, parse_package_id, parse_pattern
-from gateway.model.standing import TenantModels
+from gateway.model.standing import Publication, TenantModels
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from gateway.model.names import GroupName, ModelId, Pattern
     from gateway.model.toml_tables import TomlTables
 
-MODELS_KEYS = ("own", "public", "private", "aliases", "groups")
-GRANT_KEYS = ("models", "groups", "packages", "actions")
+MODELS_KEYS = ("own", "public", "private", "aliases", "groups", "published")
+GRANT_KEYS = ("models", "groups", "packages", "actions", "not_before", "expires")
+_PUBLICATION_KEYS = ("models", "not_before", "expires")
 
 
 def read_models(tables: TomlTables, table: Mapping[str, Any], at: str) -> TenantModels:
@@ -33,12 +34,22 @@ def read_models(tables: TomlTables, table: Mapping[str, Any], at: str) -> Tenant
     for pattern in private:
         if pattern in are_public:
             tables.complain(f"{pattern!r} is public too; expected one of both", at, "private", pattern)
+    published = _publications(tables, table, at)
+    said = [("public", are_public), ("private", set(private))]
+    for nth, publication in enumerate(published):
+        for pattern in publication.models:
+            for key, patterns in said:
+                if pattern in patterns:
+                    why = f"{pattern!r} is {key} too; expected one of both"
+                    tables.complain(why, f"{at}.published", "models", pattern, nth)
+        said.append(("published above", set(publication.models)))
     return TenantModels(
         own=own,
         public=public,
         private=private,
         aliases=_aliases(tables, table, at),
         groups=_groups(tables, table, at),
+        published=published,
     )
 
 
@@ -62,7 +73,45 @@ def read_grant(tables: TomlTables, table: Mapping[str, Any], at: str, nth: int) 
         tables.complain('no actions; expected some, such as actions = ["read"]', at, "actions", nth=nth)
     if table.get("models", []) == [] and table.get("groups", []) == []:
         tables.complain("a grant of nothing; expected models or groups", at, nth=nth)
-    return Grant(grant_id="", actions=frozenset(actions), models=models, groups=groups, packages=packages)
+    not_before, expires_at = _period(tables, table, at, nth)
+    return Grant(
+        grant_id="",
+        actions=frozenset(actions),
+        models=models,
+        groups=groups,
+        packages=packages,
+        not_before=not_before,
+        expires_at=expires_at,
+    )
+
+
+def _publications(tables: TomlTables, models: Mapping[str, Any], at: str) -> tuple[Publication, ...]:
+    """Parse `[[models.published]]`: what is public from one time until another."""
+    at = f"{at}.published"
+    written = models.get("published", [])
+    if not isinstance(written, list) or not all(isinstance(table, dict) for table in written):
+        tables.complain(f"published is no list of tables; expected [[{at}]]", at)
+        return ()
+    found = []
+    for nth, table in enumerate(written):
+        tables.refuse_unknown(table, at, _PUBLICATION_KEYS, nth)
+        patterns = tables.names(table, at, "models", parse_pattern, nth)
+        if table.get("models", []) == []:
+            tables.complain("no models; expected the patterns that are public then", at, "models", nth=nth)
+        not_before, expires_at = _period(tables, table, at, nth)
+        found.append(Publication(models=patterns, not_before=not_before, expires_at=expires_at))
+    return tuple(found)
+
+
+def _period(
+    tables: TomlTables, table: Mapping[str, Any], at: str, nth: int
+) -> tuple[float | None, float | None]:
+    """Parse from when and until when. A period that is over is no problem: the document is older."""
+    not_before, expires_at = (tables.moment(table, at, key, nth) for key in ("not_before", "expires"))
+    if not_before is not None and expires_at is not None and expires_at <= not_before:
+        why = "expires lies before not_before: it would never be in force; expected a later time"
+        tables.complain(why, at, "expires", nth=nth)
+    return not_before, expires_at
 
 
 def _aliases(tables: TomlTables, models: Mapping[str, Any], at: str) -> dict[ModelId, ModelId]:

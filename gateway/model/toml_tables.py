@@ -8,6 +8,7 @@ Non-goals: reading files, and what a text means.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.model.errors import BadNameError, Misconfigured
@@ -98,6 +99,24 @@ class TomlTables:
             return float(found)
         self.complain(f"{key} is {_shown(found)}; expected a number of seconds from 0 to {most:g}", at, key)
         return 0.0
+
+    def moment(self, table: Mapping[str, Any], at: str, key: str, nth: int = 0) -> float | None:
+        """Return a time as seconds since the epoch; None if it is missing.
+
+        A time without a zone is refused: it would be another time on each machine.
+        """
+        if key not in table:
+            return None
+        found = table[key]
+        try:
+            moment = datetime.fromisoformat(found) if isinstance(found, str) else found
+            if isinstance(moment, datetime) and moment.tzinfo is not None:
+                return moment.timestamp()
+        except (ValueError, OverflowError):
+            pass
+        expected = "a date and a time with its zone, such as 2030-01-31T12:00:00Z"
+        self.complain(f"{key} is {_shown(found)}; expected {expected}", at, key, nth=nth)
+        return None
 
     def names(
         self, table: Mapping[str, Any], at: str, key: str, parse: Callable[[str], Value], nth: int = 0

@@ -56,6 +56,7 @@ class Denied(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[str, ...] = ()
     may_discover: bool = False
     stamp: Stamp | None = None
+    grant: str | None = None  # grants that would give it, and have ended or not begun; for the record
 
 
 Verdict = Allowed | Denied
@@ -187,6 +188,8 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     policies: tuple[str, ...] = ()
     claimed_key_id: str | None = None  # of a key that was found but is not valid: revoked, expired, ...
     claimed_tenant: str | None = None  # the owner of that key
+    claimed_tenant_record: str | None = None  # the id of its record
+    grant: str | None = None  # grants that would have given it, and are not in force: recorded, never told
     stamp: Stamp | None = None
     meant: str | None = None  # the template of the wrapped route, if the request's own route wraps another
     client_detail: str | None = (
@@ -278,6 +281,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     actor: str  # `cli:<user name>` or a key id
     action: str
     tenant: str | None = None
+    tenant_record: str | None = None
     key_id: str | None = None
     subject: tuple[str, ...] = ()
     received_at: float

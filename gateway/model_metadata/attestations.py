@@ -137,7 +137,12 @@ class Attestations:
         if len(others) > MAX_OTHERS:
             return None
         facts = await self._directory.gather(principal, [model, *others])
-        owners = {one.requested_standing.owner if one.requested_standing else None for one in facts}
+        owners = {
+            (one.requested_standing.owner, one.requested_standing.owner_record)
+            if one.requested_standing and one.requested_standing.owner
+            else None
+            for one in facts
+        }
         if len(owners) != 1 or None in owners or any(one.unreadable for one in facts):
             return None
         return tuple({id(leaf): leaf for one in facts for leaf in one.stamp.leaves}.values())

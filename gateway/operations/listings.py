@@ -17,6 +17,7 @@ from gateway.identity.new_keys import key_state
 from gateway.model.errors import UnknownName
 from gateway.model.facts import Visibility
 from gateway.model.names import ancestors
+from gateway.model.periods import PeriodState, period_text, state_text
 from gateway.model.standing import standing_of
 from gateway.operations.known_names import find_nearest, unknown_tenant, verify_tenant
 from gateway.resource.naming import model_directory
@@ -24,8 +25,9 @@ from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from gateway.identity.new_keys import KeyState
-    from gateway.model.facts import Grant, Key, KeyKind, Scope, Tenant
+    from gateway.model.facts import Grant, Grants, Key, KeyKind, ModelRule, Scope, Tenant
     from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
+    from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
     from gateway.resource.scan import Skipped
@@ -41,6 +43,9 @@ class GrantView(msgspec.Struct, frozen=True, kw_only=True):
     packages: tuple[PackageId, ...]
     actions: list[str]
     source: str
+    state: PeriodState
+    not_before: str | None
+    expires_at: str | None
 
 
 class TenantView(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +60,7 @@ class TenantView(msgspec.Struct, frozen=True, kw_only=True):
     created_at: str | None
     generation: int
     source: str
+    record_id: TenantRecordId | None
 
 
 class TenantRecord(TenantView, frozen=True, kw_only=True):
@@ -72,6 +78,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     key_id: KeyId
     kind: KeyKind
     tenant: TenantId | None
+    tenant_record: TenantRecordId | None
     name: str
     state: KeyState
     scopes: list[Scope]
@@ -93,6 +100,11 @@ class RuleView(msgspec.Struct, frozen=True, kw_only=True):
     visibility: Visibility | None
     groups: tuple[GroupName, ...]
     source: str
+    owner_record: TenantRecordId | None
+    owner_exists: bool  # false: its owner was removed, and nobody owns it
+    state: PeriodState  # of its publication, as are the times
+    not_before: str | None
+    expires_at: str | None
 
 
 class AliasView(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,13 +183,15 @@ async def find_tenant(session: OperatorSession, tenant_id: TenantId) -> TenantRe
     if found is None:
         raise unknown_tenant(tenant_id)
     rules = await session.listing.list_rules()
-    grants = await session.listing.list_grants(tenant_id)
-    keys = await _keys_by_age(session, tenant_id)
+    grants = await session.listing.find_grants(tenant_id)
+    is_own = grants is not None and grants.tenant_record == found.record_id
+    keys = [key for key in await _keys_by_age(session, tenant_id) if key.tenant_record == found.record_id]
+    now = session.clock.now()
     return TenantRecord(
         **msgspec.structs.asdict(_tenant(found)),
         without_redis=without_redis(found.degraded_seconds),
-        owns=[rule.pattern for rule in rules if rule.owner == tenant_id],
-        grants=[_grant(one) for one in grants],
+        owns=[rule.pattern for rule in rules if _is_owned(rule, found)],
+        grants=[grant_view(one, now) for one in grants.grants] if grants is not None and is_own else [],
         keys=[key.key_id for key in keys],
     )
 
@@ -191,24 +205,42 @@ async def list_grants(session: OperatorSession, only: TenantId | None) -> list[G
     """All grants, or those of one tenant."""
     if only is not None:
         await verify_tenant(session, only)
-    listed = await session.listing.list_all_grants()
+    now = session.clock.now()
     return [
-        _grant(grant, each.tenant_id)
-        for each in listed
+        grant_view(grant, now, each.tenant_id)
+        for each in await list_held_grants(session)
         if only in (None, each.tenant_id)
         for grant in each.grants
     ]
 
 
+async def list_held_grants(session: OperatorSession) -> list[Grants]:
+    """The grants of all tenants that there are: none that an earlier tenant of one's name left behind."""
+    records = {one.tenant_id: one.record_id for one in await session.listing.list_tenants()}
+    return [
+        each
+        for each in await session.listing.list_all_grants()
+        if each.tenant_id in records and records[each.tenant_id] == each.tenant_record
+    ]
+
+
 async def list_keys(session: OperatorSession, only: TenantId | None) -> list[KeyView]:
-    """The keys of a tenant, or all: the admin keys, then tenant by tenant, each in the order of creation."""
+    """The keys of a tenant, or all: the admin keys, then tenant by tenant, each in the order of creation.
+
+    Those of removed tenants are among all. Those of one tenant are its own: a tenant that had its name before
+    is another one.
+    """
     if only is not None:
         await verify_tenant(session, only)
     owners: list[TenantId | None] = [only]
     if only is None:
-        owners += [one.tenant_id for one in await session.listing.list_tenants()]
+        there = [one.tenant_id for one in await session.listing.list_tenants()]
+        owners += sorted({*there, *await session.listing.list_removed_tenants()})
     now = session.clock.now()
     keys = [key for owner in owners for key in await _keys_by_age(session, owner)]
+    if only is not None:
+        tenant = await session.listing.find_tenant(only)
+        keys = [key for key in keys if tenant is not None and key.tenant_record == tenant.record_id]
     seen = await find_last_uses(session.store, [key.key_id for key in keys])
     return [key_view(key, now, seen.get(key.key_id)) for key in keys]
 
@@ -228,6 +260,7 @@ def key_view(key: Key, now: float, last_used: float | None) -> KeyView:
         key_id=key.key_id,
         kind=key.kind,
         tenant=key.tenant,
+        tenant_record=key.tenant_record,
         name=key.name,
         state=key_state(key, now),
         scopes=sorted(key.scopes),
@@ -247,9 +280,11 @@ async def list_models(session: OperatorSession) -> ModelsView:
     catalogue = await _catalogue(session)
     rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
     survey = catalogue.state().survey
+    now = session.clock.now()
+    records = {one.tenant_id: one.record_id for one in await session.listing.list_tenants()}
     on_disk = []
     for model in survey.models:
-        standing = standing_of([rules[one] for one in ancestors(model) if one in rules])
+        standing = standing_of([rules[one] for one in ancestors(model) if one in rules], now)
         packages = list(await catalogue.packages(model))
         on_disk.append(
             ModelOnDisk(model=model, owner=standing.owner, visibility=standing.visibility, packages=packages)
@@ -262,6 +297,11 @@ async def list_models(session: OperatorSession) -> ModelsView:
                 visibility=rule.visibility,
                 groups=rule.groups,
                 source=rule.source,
+                owner_record=rule.owner_record,
+                owner_exists=rule.owner in records and records[rule.owner] == rule.owner_record,
+                state=rule.state_at(now),
+                not_before=when(rule.not_before),
+                expires_at=when(rule.expires_at),
             )
             for rule in rules.values()
         ],
@@ -281,15 +321,18 @@ async def find_model(session: OperatorSession, asked: ModelId) -> ModelView:
     alias = await session.listing.find_alias(asked)
     model = alias.canonical if alias else asked
     rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
-    standing = standing_of([rules[one] for one in ancestors(model) if one in rules])
+    now = session.clock.now()
+    standing = standing_of([rules[one] for one in ancestors(model) if one in rules], now)
+    owner = None if standing.owner is None else await session.listing.find_tenant(standing.owner)
+    is_owned = owner is not None and owner.record_id == standing.owner_record
     catalogue = await _catalogue(session)
     listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
-    readers = [Reader(tenant=standing.owner, how="owner")] if standing.owner else []
+    readers = [Reader(tenant=standing.owner, how="owner")] if standing.owner and is_owned else []
     if standing.visibility is Visibility.PUBLIC:
         readers.append(Reader(tenant="every tenant", how="public"))
-    for each in await session.listing.list_all_grants():
+    for each in await list_held_grants(session):
         readers += [
-            Reader(tenant=each.tenant_id, how=_how(grant))
+            Reader(tenant=each.tenant_id, how=_how(grant, now))
             for grant in each.grants
             if set(grant.models) & set(ancestors(model)) or set(grant.groups) & standing.groups
         ]
@@ -322,21 +365,30 @@ async def _keys_by_age(session: OperatorSession, owner: TenantId | None) -> list
     return sorted(keys, key=lambda key: (key.created_at, key.key_id))
 
 
+def tenant_state(tenant: Tenant) -> str:
+    """Whether a tenant is active; one that is being removed or restored is neither."""
+    if tenant.removal is not None:
+        return "being removed"
+    return "suspended" if tenant.is_suspended else "active"
+
+
 def _tenant(tenant: Tenant) -> TenantView:
     return TenantView(
         tenant=tenant.tenant_id,
         name=tenant.name,
-        state="suspended" if tenant.is_suspended else "active",
+        state=tenant_state(tenant),
         degraded_seconds=tenant.degraded_seconds,
         image_hosts=tenant.image_hosts,
         allows=tenant.allows,
         created_at=when(tenant.created_at),
         generation=tenant.generation,
         source=tenant.source,
+        record_id=tenant.record_id,
     )
 
 
-def _grant(grant: Grant, tenant: TenantId | UnsetType = UNSET) -> GrantView:
+def grant_view(grant: Grant, now: float, tenant: TenantId | UnsetType = UNSET) -> GrantView:
+    """A grant, with its state at this time."""
     return GrantView(
         tenant=tenant,
         grant_id=grant.grant_id,
@@ -345,7 +397,14 @@ def _grant(grant: Grant, tenant: TenantId | UnsetType = UNSET) -> GrantView:
         packages=grant.packages,
         actions=sorted(grant.actions),
         source=grant.source,
+        state=grant.state_at(now),
+        not_before=when(grant.not_before),
+        expires_at=when(grant.expires_at),
     )
+
+
+def _is_owned(rule: ModelRule, tenant: Tenant) -> bool:
+    return (rule.owner, rule.owner_record) == (tenant.tenant_id, tenant.record_id)
 
 
 async def _catalogue(session: OperatorSession) -> DiskCatalogue:
@@ -354,6 +413,9 @@ async def _catalogue(session: OperatorSession) -> DiskCatalogue:
     return catalogue
 
 
-def _how(grant: Grant) -> str:
+def _how(grant: Grant, now: float) -> str:
     narrowed = f" of packages {' '.join(grant.packages)}" if grant.packages else ""
-    return f"grant {grant.grant_id}: {' '.join(sorted(grant.actions))}{narrowed}"
+    period = f", {period_text(grant)}" if grant.has_times else ""
+    state = grant.state_at(now)
+    lapsed = "" if state is PeriodState.IN_FORCE else f" ({state_text(state)})"
+    return f"grant {grant.grant_id}: {' '.join(sorted(grant.actions))}{narrowed}{period}{lapsed}"

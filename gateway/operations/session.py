@@ -75,6 +75,7 @@ class OperatorSession:
         operation: Callable[[Changes], Awaitable[T]],
         *,
         tenant: str | None = None,
+        tenant_record: str | None = None,
         key_id: str | None = None,
         subject: tuple[str, ...] = (),
         wait: bool = True,
@@ -84,6 +85,7 @@ class OperatorSession:
             actor=self.actor,
             action=action,
             tenant=tenant,
+            tenant_record=tenant_record or await self._record_id_of(tenant),
             key_id=key_id,
             subject=bounded_subject(subject),
             received_at=self.clock.now(),
@@ -96,6 +98,14 @@ class OperatorSession:
             await self.store.hold_by_all(done.moment, seconds=0.0)
             self.history.note(done.moment)
         return done
+
+    async def _record_id_of(self, tenant: str | None) -> str | None:
+        """The id of a tenant's record before a change, for the change's own record."""
+        try:
+            found = None if tenant is None else await self.listing.find_tenant(TenantId(tenant))
+        except Conflict:
+            return None  # it does not parse; the change says so
+        return None if found is None else found.record_id
 
     async def record(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Make a change that a component describes itself, without waiting for the workers."""

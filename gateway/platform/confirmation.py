@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from gateway.decisions import Judgement
 from gateway.model.access import Credential
-from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.errors import UNPERMITTED, Reason, Refusal, Unavailable
 from gateway.model.verdicts import Denied
 
 if TYPE_CHECKING:
@@ -60,6 +60,6 @@ def with_platform_reason(judgement: Judgement) -> Judgement:
     verdict, ruling = judgement.verdict, judgement.facts.ruling
     if not isinstance(verdict, Denied) or ruling is None or ruling.is_allow:
         return judgement
-    if verdict.reason is not Reason.NOT_PERMITTED:
+    if verdict.reason not in UNPERMITTED:
         return judgement
     return Judgement(replace(verdict, reason=ruling.reason), judgement.facts)

@@ -40,6 +40,7 @@ times = st.floats(allow_nan=False, allow_infinity=False)
 DIGEST = bytes(range(32))
 generations = st.integers(0, 2**63 - 1)
 sources = st.sampled_from(["cli", "policies:acme"])
+record_ids = st.none() | st.from_regex(r"ten_[0-9A-Za-z]{12}", fullmatch=True)
 
 
 def is_model_id(text: str) -> bool:
@@ -62,6 +63,7 @@ def keys(draw) -> Key:
     return Key(
         key_id=KeyId(draw(st.from_regex(r"key_[0-9A-Za-z]{12}", fullmatch=True))),
         tenant=tenant,
+        tenant_record=None if tenant is None else draw(record_ids),
         name=draw(texts),
         scopes=frozenset(draw(st.sets(st.sampled_from(Scope)))),
         networks=tuple(draw(st.lists(st.sampled_from(["10.0.0.0/8", "::1/128"]), max_size=3))),
@@ -81,12 +83,15 @@ tenants = st.builds(
     name=texts,
     is_suspended=st.booleans(),
     created_at=times,
+    record_id=record_ids,
+    removal=st.none() | names,
     generation=generations,
     source=sources,
 )
 grants = st.builds(
     made(Grants),
     tenant_id=names,
+    tenant_record=record_ids,
     grants=st.lists(
         st.builds(
             made(Grant),
@@ -96,20 +101,35 @@ grants = st.builds(
             groups=st.lists(names, max_size=3).map(tuple),
             packages=st.lists(st.from_regex(r"p[A-Za-z0-9]{1,20}", fullmatch=True), max_size=2).map(tuple),
             source=sources,
+            not_before=st.none() | times,
+            expires_at=st.none() | times,
         ),
         max_size=4,
     ).map(tuple),
     generation=generations,
 )
-rules = st.builds(
-    made(ModelRule),
-    pattern=patterns,
-    owner=st.none() | names,
-    visibility=st.none() | st.sampled_from(Visibility),
-    groups=st.lists(names, max_size=3).map(tuple),
-    generation=generations,
-    source=sources,
-)
+
+
+@st.composite
+def model_rules(draw) -> ModelRule:
+    """Only an owner has a record, and only a publication has times."""
+    owner = draw(st.none() | names)
+    visibility = draw(st.none() | st.sampled_from(Visibility))
+    moments = st.none() | times if visibility is Visibility.PUBLIC else st.none()
+    return ModelRule(
+        pattern=draw(patterns),
+        owner=owner,
+        owner_record=None if owner is None else draw(record_ids),
+        visibility=visibility,
+        groups=tuple(draw(st.lists(names, max_size=3))),
+        not_before=draw(moments),
+        expires_at=draw(moments),
+        generation=draw(generations),
+        source=draw(sources),
+    )
+
+
+rules = model_rules()
 aliases = st.builds(made(Alias), alias=model_ids, canonical=model_ids, generation=generations, source=sources)
 policies = st.builds(
     made(PolicySet),

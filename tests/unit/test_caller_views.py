@@ -14,6 +14,7 @@ from gateway.model.errors import Reason, Unavailable
 from gateway.model.facts import Facts, PolicySet, Scope
 from gateway.model.listings import ListedPackage
 from gateway.model.names import ModelId, PackageId
+from gateway.model.periods import PeriodClock, PeriodLeaf, Span
 from gateway.model.stamps import Leaf, Stamp
 from gateway.model.verdicts import Allowed, Denied
 from tests import samples
@@ -400,3 +401,30 @@ def test_a_change_while_a_view_is_computed_is_not_lost_with_the_epoch():
         assert await views.models(CALLER) == ("m/2",)
 
     asyncio.run(scenario())
+
+
+def test_what_ends_by_time_is_looked_at_in_the_same_epoch_too():
+    """Nothing changes the facts when a grant begins or ends, so no epoch tells of it."""
+
+    class Clock:
+        time = 1.0
+
+        def now(self):
+            return self.time
+
+    world, clock = World(), Clock()
+    periods = PeriodClock(clock)
+    span = Span.around([], [5.0], periods.now(), periods.latest)
+    for model in world.scanned_models:
+        world.leaves[model] = PeriodLeaf(Leaf(model.encode(), b""), None, span, periods)
+
+    async def look():
+        views = world.caller_views()
+        await views.models(CALLER)
+        decided = world.decided
+        await views.models(CALLER)
+        assert world.decided == decided
+        clock.time = 5.0
+        assert views.recall_models(CALLER) is None
+
+    asyncio.run(look())

@@ -27,6 +27,7 @@ from gateway.cli.audit.sources import Sources, find_settings, searched_note, ver
 from gateway.cli.distrust import Warnings
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.model.tenant_records import parse_tenant_record_id
 from gateway.terminal.console import AsJson, forget_output, say, show, standard_output
 from gateway.terminal.escaping import escape_controls_in_json
 from gateway.terminal.progress import verifying
@@ -133,6 +134,9 @@ def search(
         typer.Argument(metavar="[PATH]...", help="Audit folders or files; the settings' folder if none."),
     ] = None,
     tenant: Annotated[str | None, typer.Option(help="Whose access.")] = None,
+    tenant_record: Annotated[
+        str | None, typer.Option(help="Of which tenant of that name: the id of its record.")
+    ] = None,
     key_id: Annotated[str | None, typer.Option(help="By which key.")] = None,
     model: Annotated[str | None, typer.Option(help="Of which model, as asked for or canonical.")] = None,
     decision: Annotated[str | None, typer.Option(help="allow or deny.")] = None,
@@ -151,6 +155,7 @@ def search(
     now = SystemClock().now()
     query = Query(
         tenant=tenant,
+        tenant_record=None if tenant_record is None else parse_tenant_record_id(tenant_record),
         key_id=key_id,
         model=model,
         decision=_one_of(decision, ("allow", "deny"), "decision"),

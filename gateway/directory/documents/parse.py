@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 GRANT_ID_DIGITS = 12  # 48 bits: ids need to differ only among the thousands of grants of one tenant
 _TENANT_KEYS = ("id", "name", "suspended", "degraded_seconds", "image_hosts", "allows")
-_PATTERN_KEYS = ("own", "public", "private")
+_PATTERN_KEYS = ("own", "public", "private", "published")
 
 
 class TenantDocument(TenantModels, frozen=True, kw_only=True):
@@ -137,7 +137,11 @@ def _grants(tables: DocumentTables, source: str) -> tuple[Grant, ...]:
 
 def _grant_id(grant: Grant) -> str:
     """An id that is derived from the content, so that reading a document again changes nothing."""
-    content = [sorted(names) for names in (grant.actions, grant.models, grant.groups, grant.packages)]
+    content: list[object] = [
+        sorted(names) for names in (grant.actions, grant.models, grant.groups, grant.packages)
+    ]
+    if grant.has_times:  # ids of grants without times are those of releases that knew no others
+        content.append([grant.not_before, grant.expires_at])
     digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
     return f"doc_{digest[:GRANT_ID_DIGITS]}"
 

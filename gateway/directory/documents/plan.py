@@ -20,9 +20,11 @@ from gateway.model.errors import Conflict
 from gateway.model.facts import FOLDER_SOURCE, Alias, Grants, ModelRule, PolicySet, Tenant, Visibility
 from gateway.model.issuers import Issuer
 from gateway.model.names import ModelId, Pattern, TenantId
+from gateway.model.periods import period_text
+from gateway.model.tenant_records import TenantRecordId, new_record_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from gateway.directory.documents.issuers import IssuerDocument
     from gateway.directory.documents.parse import TenantDocument
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from gateway.model.rule_changes import RuleSetChanges
 
 Fact = TypeVar("Fact", Tenant, ModelRule, Alias)
+PlannedFact = Tenant | ModelRule | Alias | Grants | PolicySet | Issuer
+
+PENDING = TenantRecordId("")
+"""In a plan, the id of the record of a tenant that does not exist yet."""
 
 
 class CurrentFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,7 +81,7 @@ class PlannedChange(msgspec.Struct, frozen=True, kw_only=True):
     """One record that changes: its new value or its removal, and a description in lines."""
 
     order: Order
-    fact: Tenant | ModelRule | Alias | Grants | PolicySet | Issuer | Removed
+    fact: PlannedFact | Removed
     lines: tuple[str, ...]
 
 
@@ -133,9 +139,17 @@ def plan_changes(
 
 
 async def apply_plan(changes: Changes, plan: DocumentPlan) -> None:
-    """Make a plan's changes in its order. Raises `Conflict` before the first one if there are conflicts."""
+    """Make a plan's changes in its order. Raises `Conflict` before the first one if there are conflicts.
+
+    The record of a new tenant gets its id here: a plan is compared with the one that was shown.
+    """
     if plan.conflicts:
         raise Conflict("\n".join(plan.conflicts))
+    made = {
+        change.fact.tenant_id: new_record_id()
+        for change in plan.changes
+        if isinstance(change.fact, Tenant) and change.fact.record_id == PENDING
+    }
     for change in plan.changes:
         match change.fact:
             case Removed(kind, name) if kind is Tenant:
@@ -147,7 +161,25 @@ async def apply_plan(changes: Changes, plan: DocumentPlan) -> None:
             case Removed(_, name):
                 await changes.delete_alias(ModelId(name))
             case fact:
-                await changes.put(fact)
+                await changes.put(_with_record_id(fact, made))
+
+
+def _with_record_id(fact: PlannedFact, made: Mapping[TenantId, TenantRecordId]) -> PlannedFact:
+    """Return the fact with the id of a tenant's record that was made in this transaction."""
+    match fact:
+        case Tenant(record_id=record_id) if record_id == PENDING:
+            return replace(fact, record_id=made[fact.tenant_id])
+        case Grants(tenant_record=record_id) if record_id == PENDING:
+            return replace(fact, tenant_record=made[fact.tenant_id])
+        case ModelRule(owner_record=record_id, owner=owner) if record_id == PENDING and owner is not None:
+            return replace(fact, owner_record=made[owner])
+    return fact
+
+
+def _record_id(current: CurrentFacts, tenant_id: TenantId) -> TenantRecordId | None:
+    """Return the id of a tenant's record; `PENDING` for a tenant that is new."""
+    known = next((one for one in current.tenants if one.tenant_id == tenant_id), None)
+    return PENDING if known is None else known.record_id
 
 
 def tenant_changes(
@@ -165,8 +197,16 @@ def tenant_changes(
             degraded_seconds=document.degraded_seconds,
             image_hosts=document.image_hosts,
             allows=document.allows,
+            record_id=_record_id(current, document.tenant_id),
+            removal=old.removal if old else None,
             source=document.source,
         )
+        if old is not None and old.removal is not None:
+            conflicts.append(
+                f"tenant {old.tenant_id}: {document.where} describes it, and it is being removed or "
+                "restored; take the document out of the folder, or restore the tenant"
+            )
+            continue
         if _is_wanted(new, old, f"tenant {new.tenant_id}", document.where, conflicts):
             yield _put_tenant(new, old)
     holding = {
@@ -196,7 +236,8 @@ def rule_changes(
     """Yield changes of the rules for patterns."""
     known = {rule.pattern: rule for rule in current.rules}
     for document in documents:
-        for new in document.rules(document.tenant_id, document.source):
+        record_id = _record_id(current, document.tenant_id)
+        for new in document.rules(document.tenant_id, document.source, record_id):
             old = known.pop(new.pattern, None)
             if _is_wanted(new, old, f"models {new.pattern}", document.where, conflicts):
                 was = f" (was {_rule_text(old)})" if old else ""
@@ -243,8 +284,13 @@ def grant_changes(documents: tuple[TenantDocument, ...], current: CurrentFacts) 
     losses.
     """
     wanted = {document.tenant_id: document.grants for document in documents}
-    known = {record.tenant_id: record.grants for record in current.grants}
+    known = {
+        record.tenant_id: record.grants
+        for record in current.grants
+        if record.tenant_record == _record_id(current, record.tenant_id)  # else another tenant of this name's
+    }
     for tenant_id in dict.fromkeys((*wanted, *known)):
+        record_id = _record_id(current, tenant_id)
         old, new = known.get(tenant_id, ()), wanted.get(tenant_id, ())
         lost = [grant for grant in old if _is_ours(grant) and grant not in new]
         gained = [grant for grant in new if grant not in old]
@@ -252,13 +298,13 @@ def grant_changes(documents: tuple[TenantDocument, ...], current: CurrentFacts) 
         if lost:
             yield PlannedChange(
                 order=Order.LOSE_GRANTS,
-                fact=Grants(tenant_id=tenant_id, grants=kept),
+                fact=Grants(tenant_id=tenant_id, tenant_record=record_id, grants=kept),
                 lines=tuple(f"- grant {tenant_id}: {_grant_text(grant)}" for grant in lost),
             )
         if gained:
             yield PlannedChange(
                 order=Order.GAIN_GRANTS,
-                fact=Grants(tenant_id=tenant_id, grants=(*kept, *gained)),
+                fact=Grants(tenant_id=tenant_id, tenant_record=record_id, grants=(*kept, *gained)),
                 lines=tuple(f"+ grant {tenant_id}: {_grant_text(grant)}" for grant in gained),
             )
 
@@ -339,6 +385,7 @@ def _rule_text(rule: ModelRule) -> str:
     said = [
         f"owner {rule.owner}" if rule.owner else "",
         rule.visibility or "",
+        period_text(rule),
         f"groups {' '.join(rule.groups)}" if rule.groups else "",
     ]
     return ", ".join(filter(None, said))
@@ -347,4 +394,5 @@ def _rule_text(rule: ModelRule) -> str:
 def _grant_text(grant: Grant) -> str:
     named = [*grant.models, *(f"group {group}" for group in grant.groups)]
     packages = f" packages {' '.join(grant.packages)}" if grant.packages else ""
-    return f"{' '.join(sorted(grant.actions))} {' '.join(named)}{packages}"
+    period = f" {period_text(grant)}" if grant.has_times else ""
+    return f"{' '.join(sorted(grant.actions))} {' '.join(named)}{packages}{period}"

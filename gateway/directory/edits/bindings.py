@@ -2,6 +2,8 @@
 
 A subject is of one tenant. If a rule maps it to another one, and the issuer's document has not changed since
 the binding was written, the token is refused: two rules that can match tokens of one subject must agree.
+A tenant that was made under the name of a removed one is another one in this, too. A tenant that does not
+exist gets no bindings.
 Where the document has changed, the binding moves to the tenant that the rule in force names.
 
 The record of a revoked binding is kept. The mapping never makes another one for its subject, and an operator
@@ -30,15 +32,17 @@ async def make_binding(changes: Changes, *, issuer: Issuer, rule: MappingRule, n
     Writes nothing if the rule is no longer in force or the binding was revoked: the token is decided anew.
     """
     current = await changes.find_issuer(issuer.url)
-    if current is None or rule not in current.rules:
+    tenant = await changes.find_tenant(rule.tenant)
+    if current is None or rule not in current.rules or tenant is None or tenant.removal is not None:
         return
+    new = replace(new, tenant_record=tenant.record_id)
     known = await changes.find_binding(new.digest)
     if known is None:
         await verify_room(changes, current)
         await changes.put_binding(new)
     elif known.revoked_at is not None:
         return
-    elif known.tenant == rule.tenant:
+    elif known.tenant == rule.tenant and known.tenant_record == tenant.record_id:
         if rule.name not in known.rules:
             in_force = {one.name for one in current.rules}
             kept = tuple(name for name in known.rules if name in in_force)
@@ -46,7 +50,8 @@ async def make_binding(changes: Changes, *, issuer: Issuer, rule: MappingRule, n
     elif known.generation > current.generation:
         raise Refusal(Reason.AMBIGUOUS_TOKEN, key_id=known.binding_id, tenant=known.tenant)
     else:
-        await changes.put_binding(replace(known, tenant=rule.tenant, rules=(rule.name,)))
+        moved = replace(known, tenant=rule.tenant, tenant_record=tenant.record_id, rules=(rule.name,))
+        await changes.put_binding(moved)
 
 
 async def verify_room(facts: Listing, issuer: Issuer) -> None:

@@ -28,7 +28,7 @@ from gateway.directory.records import names
 from gateway.directory.records.codec import encode, encode_key
 from gateway.directory.records.policies import decode_policy_head, encode_policy
 from gateway.model.errors import Conflict
-from gateway.model.facts import MAX_DEGRADED_SECONDS, Alias, Grants, ModelRule, PolicySet, Tenant
+from gateway.model.facts import MAX_DEGRADED_SECONDS, Alias, Grants, ModelRule, PolicySet, Tenant, Visibility
 from gateway.model.issuers import Binding, Issuer, issuer_digest
 
 if TYPE_CHECKING:
@@ -100,12 +100,17 @@ class Changes(Listing):
         if is_listed:
             self._list(names.TENANTS, tenant.tenant_id.encode())
 
-    async def delete_tenant(self, tenant_id: TenantId) -> None:
-        """Delete a tenant and its grants. A tenant that has keys cannot be deleted; suspend it instead."""
-        if await self.has_keys(tenant_id):
+    async def delete_tenant(self, tenant_id: TenantId, *, has_ended_keys: bool = False) -> None:
+        """Delete a tenant and its grants. A tenant that has keys cannot be deleted; suspend it instead.
+
+        `has_ended_keys`: all of them are known to be revoked.
+        """
+        if not has_ended_keys and await self.has_keys(tenant_id):
             raise Conflict(f"tenant {tenant_id} has keys; suspend it instead of deleting it")
         self._put(names.tenant_fact(tenant_id), None)
         self._put(names.grants_fact(tenant_id), None)
+        if has_ended_keys:
+            self._list(names.REMOVED_TENANTS, tenant_id.encode())
         self._unlist(names.TENANTS, tenant_id.encode())
 
     async def put_grants(self, grants: Grants) -> None:
@@ -130,6 +135,8 @@ class Changes(Listing):
 
     async def put_rule(self, rule: ModelRule) -> None:
         """Write the rule of a pattern; an empty rule is deleted."""
+        if rule.visibility is not Visibility.PUBLIC and rule.has_times:
+            raise TypeError("only a publication has times")
         if rule.owner is None and rule.visibility is None and not rule.groups:
             await self.delete_rule(rule.pattern)
             return
@@ -226,6 +233,11 @@ class Changes(Listing):
         self._put(name, record)
         if record is not None:
             self._batch.seconds[name] = seconds
+
+    async def put_listed(self, name: bytes, record: bytes, index: bytes) -> None:
+        """Write a record that is no fact, and list it by the last part of its name."""
+        self._put(name, record)
+        self._list(index, name.rpartition(b":")[2])
 
     async def put_group(self, group: GroupSize) -> None:
         """Write how many servers of the replication group hold the facts."""

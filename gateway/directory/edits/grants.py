@@ -3,6 +3,10 @@
 A command makes one grant per pattern or group, with an id derived from what is granted on what. So the audit
 record of an allow names exactly the grant that allowed it, and adding the same grant again finds it. More
 actions on the same pattern or group extend the grant and keep its id.
+
+A grant may begin and end. The times that were named last count: adding it again with another expiry moves the
+end, earlier or later, and without one takes the end away. Where only some of its actions are named, these
+become a grant of their own.
 """
 
 from __future__ import annotations
@@ -15,16 +19,19 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
-from gateway.directory.edits.tenants import load_tenant
+from gateway.directory.edits.periods import verify_period
+from gateway.directory.edits.tenants import load_staying_tenant, load_tenant
 from gateway.model.access import GRANTABLE
 from gateway.model.errors import Conflict
 from gateway.model.facts import Grant, Grants
+from gateway.model.periods import period_text
 from gateway.model.records import SOURCE_CLI
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from gateway.directory.edits.changes import Changes
+    from gateway.model.facts import Tenant
     from gateway.model.names import GroupName, PackageId, Pattern, TenantId
 
 _ID_CHARACTERS = 8
@@ -50,6 +57,25 @@ class _Target(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class _Period(msgspec.Struct, frozen=True, kw_only=True):
+    """From when and until when a grant is to count."""
+
+    not_before: float | None = None
+    expires_at: float | None = None
+
+    def __str__(self) -> str:
+        """What follows a sentence about it."""
+        text = period_text(self)
+        return f" {text}" if text else ""
+
+    def is_of(self, grant: Grant) -> bool:
+        """Whether a grant has exactly this period."""
+        return (grant.not_before, grant.expires_at) == (self.not_before, self.expires_at)
+
+
+_ALWAYS = _Period()
+
+
 async def add_grants(
     changes: Changes,
     *,
@@ -58,28 +84,44 @@ async def add_grants(
     groups: Sequence[GroupName] = (),
     packages: Sequence[PackageId] = (),
     actions: Iterable[str],
+    not_before: float | None = None,
+    expires_at: float | None = None,
+    now: float | None = None,
 ) -> Effect:
-    """Grant actions on each of these patterns and groups, optionally limited to packages."""
-    await load_tenant(changes, tenant_id)
+    """Grant actions on each of these patterns and groups, optionally limited to packages and in time.
+
+    `now` is needed with an expiry only: one that has passed is refused.
+    """
+    tenant = await load_staying_tenant(changes, tenant_id)
+    period = _Period(not_before=not_before, expires_at=expires_at)
+    verify_period(not_before, expires_at, now)
     wanted = _granted_actions(actions)
     narrowed = tuple(sorted(set(packages)))
-    grants = list(await changes.list_grants(tenant_id))
+    grants = list(await _list_own(changes, tenant))
     sentences: list[str] = []
     is_changed = False
     for target in _targets(models, groups):
         same = [grant for grant in grants if target.is_named_by(grant) and _packages(grant) == set(narrowed)]
-        if any(wanted <= grant.actions for grant in same):
-            sentences.append(f"{tenant_id} had {_listed(wanted)} on {target} already")
+        own = [grant for grant in same if _is_only(grant, target)]
+        others = [grant for grant in same if wanted <= grant.actions and grant not in own]
+        endless = [grant for grant in others if not grant.has_times]
+        is_own = any(grant.actions & wanted for grant in own)
+        if not is_own and any(period.is_of(grant) for grant in (*others, *endless)):
+            sentences.append(f"{tenant_id} had {_listed(wanted)} on {target} already{period}")
             continue
-        own = next((index for index, grant in enumerate(grants) if _is_only(grant, target, same)), None)
-        if own is None:
-            grants.append(_new_grant(tenant_id, target, narrowed, wanted, grants))
-        else:
-            grants[own] = replace(grants[own], actions=grants[own].actions | wanted)
+        after = _extended(tenant_id, target, narrowed, wanted, period, grants)
+        if after == grants:
+            sentences.append(f"{tenant_id} had {_listed(wanted)} on {target} already{period}")
+            continue
+        was = _former_period(own, wanted, period)
+        grants = after
         is_changed = True
-        sentences.append(f"{tenant_id} has {_listed(wanted)} on {target} now")
+        sentences.append(f"{tenant_id} has {_listed(wanted)} on {target} now{period}{was}")
+        if endless and period != _ALWAYS:
+            named = ", ".join(grant.grant_id for grant in endless)
+            sentences.append(f"{tenant_id} also has it without an end, by {named}")
     if is_changed:
-        await changes.put_grants(Grants(tenant_id=tenant_id, grants=tuple(grants)))
+        await changes.put_grants(_record_of(tenant, grants))
     if groups:
         filled = {group for rule in await changes.list_rules() for group in rule.groups}
         sentences += [f"no model is in the group {group} yet" for group in groups if group not in filled]
@@ -100,9 +142,9 @@ async def remove_grants(
 
     A pattern that a broader grant covers stays readable through that grant; no exception is made in it.
     """
-    await load_tenant(changes, tenant_id)
+    tenant = await load_tenant(changes, tenant_id)
     unwanted = GRANTABLE if actions is None else _granted_actions(actions)
-    before = await changes.list_grants(tenant_id)
+    before = await _list_own(changes, tenant)
     grants = before
     sentences: list[str] = []
     missing: list[str] = []
@@ -122,7 +164,7 @@ async def remove_grants(
             sentences.append(f"{tenant_id} no longer has {_listed(unwanted)} on {target}")
         grants = tuple(kept)
     if grants != before:
-        await changes.put_grants(Grants(tenant_id=tenant_id, grants=grants))
+        await changes.put_grants(_record_of(tenant, grants))
     return Effect(
         is_changed=grants != before,
         sentences=tuple(sentences),
@@ -151,7 +193,8 @@ def _remainders(
         remainders.append(others_named)
     if actions := grant.actions - unwanted:
         if remainders:
-            remainders.append(_new_grant(tenant_id, target, grant.packages, actions, others))
+            period = _Period(not_before=grant.not_before, expires_at=grant.expires_at)
+            remainders.append(_new_grant(tenant_id, target, grant.packages, actions, period, others))
         else:
             remainders.append(replace(grant, actions=actions, source=SOURCE_CLI))
     return remainders
@@ -162,6 +205,7 @@ def _new_grant(
     target: _Target,
     packages: tuple[PackageId, ...],
     actions: frozenset[str],
+    period: _Period,
     others: Sequence[Grant],
 ) -> Grant:
     taken = {grant.grant_id for grant in others}
@@ -176,6 +220,8 @@ def _new_grant(
                 models=() if target.model is None else (target.model,),
                 groups=() if target.group is None else (target.group,),
                 packages=packages,
+                not_before=period.not_before,
+                expires_at=period.expires_at,
             )
         attempt += 1  # another grant has this id: rare, but ids must be unique
 
@@ -195,10 +241,62 @@ def _granted_actions(actions: Iterable[str]) -> frozenset[str]:
     return wanted
 
 
-def _is_only(grant: Grant, target: _Target, same: Sequence[Grant]) -> bool:
+def _is_only(grant: Grant, target: _Target) -> bool:
     """Whether this is a command's own grant on this target alone, which can be extended."""
     is_single = len(grant.models) + len(grant.groups) == 1
-    return grant in same and is_single and grant.source == SOURCE_CLI and target.is_named_by(grant)
+    return is_single and grant.source == SOURCE_CLI and target.is_named_by(grant)
+
+
+def _extended(
+    tenant_id: TenantId,
+    target: _Target,
+    packages: tuple[PackageId, ...],
+    wanted: frozenset[str],
+    period: _Period,
+    grants: Sequence[Grant],
+) -> list[Grant]:
+    """Return the grants with these actions on a target in this period, and in no other by a command's grant.
+
+    A grant whose period is this one is extended. Otherwise one that has no other actions gets the period; it
+    keeps its id, by which records name it.
+    """
+
+    def is_own(grant: Grant) -> bool:
+        return _is_only(grant, target) and _packages(grant) == set(packages)
+
+    own = [grant for grant in grants if is_own(grant)]
+    kept = next((grant for grant in own if period.is_of(grant)), None)
+    kept = kept or next((grant for grant in own if grant.actions <= wanted), None)
+    after: list[Grant] = []
+    for grant in grants:
+        if grant is kept:
+            actions = (grant.actions if period.is_of(grant) else frozenset()) | wanted
+            times = {"not_before": period.not_before, "expires_at": period.expires_at}
+            after.append(replace(grant, actions=actions, **times))
+        elif not is_own(grant):
+            after.append(grant)
+        elif actions := grant.actions - wanted:
+            after.append(replace(grant, actions=actions))
+    if kept is None:
+        after.append(_new_grant(tenant_id, target, packages, wanted, period, grants))
+    return after
+
+
+def _former_period(own: Sequence[Grant], wanted: frozenset[str], period: _Period) -> str:
+    """Say what the period was, where another one is replaced."""
+    former = [grant for grant in own if grant.actions & wanted and not period.is_of(grant)]
+    said = [period_text(grant) or "without an end" for grant in former]
+    return f" (it was {', '.join(dict.fromkeys(said))})" if said else ""
+
+
+async def _list_own(changes: Changes, tenant: Tenant) -> tuple[Grant, ...]:
+    """Return the grants of exactly this tenant: none that an earlier tenant of its name left behind."""
+    found = await changes.find_grants(tenant.tenant_id)
+    return () if found is None or found.tenant_record != tenant.record_id else found.grants
+
+
+def _record_of(tenant: Tenant, grants: Sequence[Grant]) -> Grants:
+    return Grants(tenant_id=tenant.tenant_id, tenant_record=tenant.record_id, grants=tuple(grants))
 
 
 def _packages(grant: Grant) -> set[PackageId]:

@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect
-from gateway.directory.edits.tenants import load_tenant
+from gateway.directory.edits.tenants import load_staying_tenant
 from gateway.model.errors import Conflict, UnknownName
 
 if TYPE_CHECKING:
     from gateway.directory.edits.changes import Changes
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
+    from gateway.model.tenant_records import TenantRecordId
 
 MAX_OVERLAP_SECONDS = 30 * 86_400.0  # a month to roll out a new key; a longer overlap is simply a second key
 
 
 async def create_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
     """Write a new key's record."""
-    await _verify_may_have_keys(changes, key.tenant)
+    key = replace(key, tenant_record=await _load_record_id(changes, key.tenant))
     if await changes.find_key_digest(key.key_id) is not None:
         raise Conflict(f"there is a key {key.key_id} already")
     if (known := await changes.find_key_by_digest(digest)) is not None:
@@ -39,7 +40,9 @@ async def create_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
 async def import_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
     """Write a key that exists elsewhere. Importing the same key for the same tenant again changes nothing."""
     known = await changes.find_key_by_digest(digest)
-    if known is not None and known.tenant == key.tenant and known.revoked_at is None:
+    of = None if known is None or known.tenant is None else await changes.find_tenant(known.tenant)
+    is_of_record = known is not None and known.tenant_record == (None if of is None else of.record_id)
+    if known is not None and is_of_record and known.tenant == key.tenant and known.revoked_at is None:
         return Effect(is_changed=False, sentences=(f"this key was imported already, as {known.key_id}",))
     return await create_key(changes, key=key, digest=digest)
 
@@ -62,6 +65,7 @@ def heir_of(old: Key, successor: Key) -> Key:
     return replace(
         successor,
         tenant=old.tenant,
+        tenant_record=old.tenant_record,
         name=old.name,
         scopes=old.scopes,
         networks=old.networks,
@@ -79,6 +83,8 @@ async def rotate_key(
     old, old_digest = await _load_key(changes, key_id)
     if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
         raise Conflict(f"key {key_id} has ended; create a new one instead of rotating it")
+    if old.tenant_record != await _load_record_id(changes, old.tenant):
+        raise Conflict(f"key {key_id} is of another tenant that had the name {old.tenant} before")
     heir = heir_of(old, successor)
     if heir.expires_at is not None and heir.expires_at <= max(now, heir.not_before or now):
         raise Conflict(f"key {key_id} begins later than the new key would end; give a later --expires")
@@ -104,9 +110,11 @@ async def _load_key(changes: Changes, key_id: KeyId) -> tuple[Key, bytes]:
     return key, digest
 
 
-async def _verify_may_have_keys(changes: Changes, tenant_id: TenantId | None) -> None:
+async def _load_record_id(changes: Changes, tenant_id: TenantId | None) -> TenantRecordId | None:
+    """Return the id of the record that a new key belongs to. Raises `Conflict` where it gets no new keys."""
     if tenant_id is None:
-        return  # an admin key
-    tenant = await load_tenant(changes, tenant_id)
+        return None  # an admin key
+    tenant = await load_staying_tenant(changes, tenant_id)
     if tenant.is_suspended:
         raise Conflict(f"tenant {tenant_id} is suspended and gets no new keys; resume it first")
+    return tenant.record_id

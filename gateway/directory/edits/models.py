@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.directory.edits.effect import Effect, verify_not_from_folder
-from gateway.directory.edits.tenants import load_tenant
+from gateway.directory.edits.periods import verify_period
+from gateway.directory.edits.tenants import load_staying_tenant, load_tenant
 from gateway.model.errors import Conflict
 from gateway.model.facts import Alias, ModelRule, Visibility
 from gateway.model.names import ModelId, Pattern, ancestors
+from gateway.model.periods import period_text
 from gateway.model.records import SOURCE_CLI
+from gateway.model.standing import Publication
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,11 +31,15 @@ if TYPE_CHECKING:
     from gateway.model.names import GroupName, TenantId
 
 
+MAX_MOVED = 2_000  # patterns in one transaction: about 50 ms of the server's time
+_NO_TIMES = Publication(models=())
+
+
 async def own(
     changes: Changes, *, tenant_id: TenantId, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
     """Make a tenant the owner of these patterns. `force` allows overlaps, but not another's own pattern."""
-    await load_tenant(changes, tenant_id)
+    tenant = await load_staying_tenant(changes, tenant_id)
     rules = await changes.list_rules()
     owners = {
         rule.pattern: rule.owner for rule in rules if rule.owner is not None and rule.owner != tenant_id
@@ -44,8 +51,52 @@ async def own(
         if overlap is not None:
             raise Conflict(f"{overlap}; use --force if that is meant")
     return await _edit(
-        changes, patterns, lambda rule: replace(rule, owner=tenant_id), f"belongs to {tenant_id}", force=force
+        changes,
+        patterns,
+        lambda rule: replace(rule, owner=tenant_id, owner_record=tenant.record_id),
+        f"belongs to {tenant_id}",
+        force=force,
     )
+
+
+async def move(
+    changes: Changes,
+    *,
+    from_tenant: TenantId,
+    to_tenant: TenantId,
+    patterns: Sequence[Pattern] = (),
+    force: bool = False,
+) -> Effect:
+    """Make one tenant the owner of what another one owns: of these patterns, or without any of all.
+
+    What else the rules say (visibility, groups), aliases and the grants of others stay as they are.
+    """
+    giving = await load_tenant(changes, from_tenant)
+    taking = await load_staying_tenant(changes, to_tenant)
+    if from_tenant == to_tenant:
+        raise Conflict(f"tenant {from_tenant} owns them already")
+    owned = {
+        rule.pattern: rule
+        for rule in await changes.list_rules()
+        if (rule.owner, rule.owner_record) == (from_tenant, giving.record_id)
+    }
+    wanted = list(dict.fromkeys(patterns)) or list(owned)
+    missing = [pattern for pattern in wanted if pattern not in owned]
+    if len(wanted) > MAX_MOVED:
+        raise Conflict(
+            f"{len(wanted)} patterns in one change, during which others wait; name at most {MAX_MOVED}"
+        )
+    if missing or not wanted:
+        sentence = f"{from_tenant} does not own {', '.join(missing) or 'anything'}; nothing was moved"
+        return Effect(is_changed=False, sentences=(sentence,), missing=tuple(missing), known=tuple(owned))
+    for pattern in wanted:
+        verify_not_from_folder(f"the rule for {pattern}", owned[pattern].source, force=force)
+        moved = replace(owned[pattern], owner=to_tenant, owner_record=taking.record_id, source=SOURCE_CLI)
+        await changes.put_rule(moved)
+    sentences = [
+        f"{pattern} belongs to {to_tenant} now, and no longer to {from_tenant}" for pattern in wanted
+    ]
+    return Effect(is_changed=True, sentences=tuple(sentences))
 
 
 async def disown(
@@ -59,18 +110,31 @@ async def disown(
         rule = await changes.find_rule(pattern)
         if rule is not None and rule.owner not in {None, tenant_id}:
             raise Conflict(f"{pattern} belongs to tenant {rule.owner}, not to {tenant_id}")
-    edit = partial(replace, owner=None)
+    edit = partial(replace, owner=None, owner_record=None)
     return await _edit(changes, patterns, edit, "has no owner", force=force, taken_from=owned)
 
 
-async def publish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
-    """Let every tenant read the models of these patterns."""
-    return await _show(changes, patterns, Visibility.PUBLIC, force=force)
+async def publish(
+    changes: Changes,
+    *,
+    patterns: Sequence[Pattern],
+    not_before: float | None = None,
+    expires_at: float | None = None,
+    now: float | None = None,
+    force: bool = False,
+) -> Effect:
+    """Let every tenant read the models of these patterns, perhaps only from one time until another.
+
+    Outside its period a pattern is private, whatever a broader one says. The times named last count.
+    """
+    verify_period(not_before, expires_at, now)
+    period = Publication(models=(), not_before=not_before, expires_at=expires_at)
+    return await _show(changes, patterns, Visibility.PUBLIC, period, force=force)
 
 
 async def unpublish(changes: Changes, *, patterns: Sequence[Pattern], force: bool = False) -> Effect:
     """Make these patterns private explicitly, so that no broader rule keeps them public."""
-    return await _show(changes, patterns, Visibility.PRIVATE, force=force)
+    return await _show(changes, patterns, Visibility.PRIVATE, _NO_TIMES, force=force)
 
 
 async def add_to_group(
@@ -138,13 +202,20 @@ async def remove_alias(changes: Changes, *, alias: ModelId, force: bool = False)
 
 
 async def _show(
-    changes: Changes, patterns: Sequence[Pattern], visibility: Visibility, *, force: bool
+    changes: Changes,
+    patterns: Sequence[Pattern],
+    visibility: Visibility,
+    period: Publication,
+    *,
+    force: bool,
 ) -> Effect:
     return await _edit(
         changes,
         patterns,
-        lambda rule: replace(rule, visibility=visibility),
-        f"is {visibility.value}",
+        lambda rule: replace(
+            rule, visibility=visibility, not_before=period.not_before, expires_at=period.expires_at
+        ),
+        f"is {visibility.value} {period_text(period)}".rstrip(),
         force=force,
     )
 
@@ -181,7 +252,7 @@ async def _edit(
 
 
 def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | None:
-    for broader in _covering(pattern):
+    for broader in covering(pattern):
         if broader in owners:
             return f"{pattern} lies below {broader}, which belongs to tenant {owners[broader]}"
     if pattern.endswith("/*"):
@@ -191,6 +262,6 @@ def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | No
     return None
 
 
-def _covering(pattern: Pattern) -> tuple[Pattern, ...]:
-    """Return the patterns that cover this one: `a/*` covers `a/b/*` and `a/b`."""
+def covering(pattern: Pattern) -> tuple[Pattern, ...]:
+    """Return the broader patterns that cover one, most specific first: `a/*` covers `a/b/*` and `a/b`."""
     return ancestors(ModelId(pattern.removesuffix("/*")))[1:]

@@ -22,6 +22,7 @@ from gateway.directory.records.codec import encode
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, Key, Tenant
 from gateway.model.rulings import SOURCE_PLATFORM, EndMark, Ruling
+from gateway.model.tenant_records import new_record_id
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,11 +53,19 @@ async def introduce_key(changes: Changes, *, key: Key, digest: bytes, ruling: Ru
     """
     if not await rule(changes, ruling=ruling, now=now):
         return False
-    if key.tenant is not None and await changes.find_tenant(key.tenant) is None:
-        tenant = Tenant(
-            tenant_id=key.tenant, name="", is_suspended=False, created_at=now, source=SOURCE_PLATFORM
-        )
-        await changes.put_tenant(tenant, is_listed=False)
+    if key.tenant is not None:
+        tenant = await changes.find_tenant(key.tenant)
+        if tenant is None:
+            tenant = Tenant(
+                tenant_id=key.tenant,
+                name="",
+                is_suspended=False,
+                created_at=now,
+                record_id=new_record_id(),
+                source=SOURCE_PLATFORM,
+            )
+            await changes.put_tenant(tenant, is_listed=False)
+        key = replace(key, tenant_record=tenant.record_id)
     if await changes.find_key_by_digest(digest) is None:
         await changes.put_key(key, digest)
     return True
@@ -122,6 +131,7 @@ def _is_as_introduced(key: Key) -> bool:
     return key == Key(
         key_id=key.key_id,
         tenant=key.tenant,
+        tenant_record=key.tenant_record,
         name="",
         scopes=DEFAULT_SCOPES,
         networks=(),

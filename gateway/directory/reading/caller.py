@@ -9,16 +9,14 @@ instead, since its holder has no key to ask the platform with.
 
 from __future__ import annotations
 
-from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gateway.directory.reading.read_set import names_about
+from gateway.directory.reading.read_set import NO_GRANTS, names_about
 from gateway.directory.reading.rulings import names_of_ruling, ruling_in_force
 from gateway.directory.records import names
-from gateway.directory.records.codec import decode_grants
 from gateway.model.access import GRANTABLE
 from gateway.model.facts import Facts, Grant
 from gateway.model.names import Pattern
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from gateway.directory.reading.read_set import ReadSet
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
-    from gateway.model.facts import PolicySet
+    from gateway.model.facts import PolicySet, Standing
     from gateway.model.names import ModelId
 
 
@@ -68,11 +66,10 @@ class CallerFacts:
         self._policy = policy
         self._clock = clock
         self._names = names_about_caller(replace(principal, is_of_platform=False))
-        self._grants: tuple[Grant, ...] = ()
-        tenant = principal.tenant
-        if tenant is not None:
-            record = read_set.decoded(names.grants_fact(tenant), partial(decode_grants, tenant_id=tenant))
-            self._grants = () if record is None else record.grants
+        held = NO_GRANTS
+        if principal.tenant is not None:
+            held = read_set.grants_of(principal.tenant, principal.tenant_record)
+        self._grants, self._ended, self._ahead = held.in_force, held.ended, held.ahead
 
     def about_each(self, models: Sequence[ModelId | None]) -> list[Facts]:
         """Return the facts about each of these models (None: no model), in order."""
@@ -101,9 +98,12 @@ class CallerFacts:
                 if read_set.alias_of(model) is not None:
                     broken.append(names.alias_fact(requested).decode())
                     model, standing = None, None
+        standing, requested_standing = self._of_record(standing), self._of_record(requested_standing)
         broken += [read_set.unreadable[name] for name in dict.fromkeys(used) if name in read_set.unreadable]
         return Facts(
             grants=self._grants,
+            ended=self._ended,
+            ahead=self._ahead,
             requested=requested,
             model=model,
             requested_standing=requested_standing,
@@ -112,6 +112,13 @@ class CallerFacts:
             stamp=read_set.stamp(dict.fromkeys(used)),
             unreadable=tuple(broken),
         )
+
+    def _of_record(self, standing: Standing | None) -> Standing | None:
+        """The standing, without an owner of the caller's name whose record is another one."""
+        principal = self._principal
+        if standing is None or standing.owner is None or standing.owner != principal.tenant:
+            return standing
+        return standing if standing.owner_record == principal.tenant_record else replace(standing, owner=None)
 
     def _ruled(self, facts: Facts) -> Facts:
         """Add the platform's ruling to the facts, if one is in force now."""

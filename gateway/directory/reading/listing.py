@@ -149,6 +149,10 @@ class Listing:
         )
         return () if found is None else found.grants
 
+    async def find_grants(self, tenant_id: TenantId) -> Grants | None:
+        """Return the record of the grants under a tenant's name; it may be that of an earlier tenant."""
+        return await self.find_fact(names.grants_fact(tenant_id), partial(decode_grants, tenant_id=tenant_id))
+
     async def list_tenants(self) -> list[Tenant]:
         """Return all tenants, by id."""
         ids = await self._members(names.TENANTS, parse_tenant_id)
@@ -257,6 +261,17 @@ class Listing:
             patterns += [pattern for grant in record.grants for pattern in grant.models]
         exact = {ModelId(pattern) for pattern in patterns if not pattern.endswith("/*")}
         return frozenset(exact.union(alias.canonical for alias in await self.list_aliases()))
+
+    async def find_listed(
+        self, index: bytes, name_of: Callable[[str], bytes], decode: Callable[[bytes], _T]
+    ) -> list[_T]:
+        """Return what an index lists, in the order of its members."""
+        members = sorted(raw.decode(errors="replace") for raw in await self._source.members(index))
+        return await self._facts([(name_of(member), decode) for member in members])
+
+    async def list_removed_tenants(self) -> list[TenantId]:
+        """Return the names of all tenants that were removed, whoever has them now."""
+        return await self._members(names.REMOVED_TENANTS, parse_tenant_id)
 
     def unreadable(self, name: str) -> None:
         """Report a record that does not parse."""

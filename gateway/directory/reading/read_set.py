@@ -11,20 +11,29 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
+import msgspec
+
 from gateway.directory.records import names
-from gateway.directory.records.codec import UnreadableRecordError, decode_alias, decode_rule
+from gateway.directory.records.codec import (
+    UnreadableRecordError,
+    decode_alias,
+    decode_grants,
+    decode_rule,
+)
 from gateway.directory.records.fact_sizes import held_bytes
 from gateway.model.names import ancestors
+from gateway.model.periods import PeriodClock, PeriodLeaf, PeriodState, Span
 from gateway.model.stamps import Stamp
 from gateway.model.standing import standing_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from gateway.model.facts import Alias, ModelRule, Standing
-    from gateway.model.names import ModelId
+    from gateway.model.facts import Alias, Grant, ModelRule, Standing
+    from gateway.model.names import ModelId, TenantId
     from gateway.model.ports import FactSource
     from gateway.model.stamps import Leaf
+    from gateway.model.tenant_records import TenantRecordId
 
     Reading = Awaitable[tuple[int, list[Leaf]]]
 
@@ -36,15 +45,34 @@ DECODED_HERE_BYTES = 32 * 1024  # of a record: about 2 ms of decoding
 MAX_NAMES_PER_READ = 1_000
 
 
+class HeldGrants(msgspec.Struct, frozen=True, kw_only=True):
+    """The grants of a tenant by their state now. The same tuples are returned while nothing changes."""
+
+    in_force: tuple[Grant, ...] = ()
+    ended: tuple[Grant, ...] = ()
+    ahead: tuple[Grant, ...] = ()
+
+
+NO_GRANTS = HeldGrants()
+
+
 class ReadSet:
     """What was read for one answer: leaves by name, the oldest generation, the names that do not parse."""
 
-    def __init__(self, source: FactSource, report: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        source: FactSource,
+        report: Callable[[str], None] | None = None,
+        clock: PeriodClock | None = None,
+    ) -> None:
+        """Without a clock, nothing that begins or ends is in force."""
         self.leaves: dict[bytes, Leaf] = {}
         self.unreadable: dict[bytes, str] = {}
         self._generations: list[int] = []
         self._source = source
         self._report = report
+        self._clock = clock or PeriodClock(None)
+        self._within: dict[bytes, Leaf] = {}  # what stands in a stamp in place of a record's own leaf
 
     async def fetch(self, wanted: Iterable[bytes]) -> None:
         """Read what has not been read yet, from memory where it is cached."""
@@ -100,17 +128,58 @@ class ReadSet:
         return self.decoded(names.alias_fact(model), partial(decode_alias, alias=model))
 
     def standing_of(self, model: ModelId) -> Standing:
-        """Return a model's standing by those of its rules that parse."""
+        """Return a model's standing now by those of its rules that parse."""
         rules: list[ModelRule] = []
         for pattern in ancestors(model):
-            rule = self.decoded(names.rule_fact(pattern), partial(decode_rule, pattern=pattern))
+            name = names.rule_fact(pattern)
+            rule = self.decoded(name, partial(decode_rule, pattern=pattern))
             if rule is not None:
                 rules.append(rule)
-        return standing_of(rules)
+                if rule.has_times:
+                    self._hold_within(name, [rule.not_before], [rule.expires_at], lambda _now, _latest: None)
+        return standing_of(rules, self._clock.now(), self._clock.latest)
+
+    def grants_of(self, tenant: TenantId, record_id: TenantRecordId | None) -> HeldGrants:
+        """Return the grants of exactly this record of a tenant: not of another one of the same name."""
+        name = names.grants_fact(tenant)
+        leaf = self.leaves[name]
+        record = self.decoded(name, partial(decode_grants, tenant_id=tenant))
+        if record is None or record.tenant_record != record_id:
+            return NO_GRANTS
+        if leaf.within is None and not record.has_times:
+            leaf.within = HeldGrants(in_force=record.grants)
+        if isinstance(leaf.within, HeldGrants):
+            return leaf.within
+        begins = [grant.not_before for grant in record.grants]
+        ends = [grant.expires_at for grant in record.grants]
+        return self._hold_within(name, begins, ends, partial(_split, record.grants))
+
+    def _hold_within(
+        self,
+        name: bytes,
+        begins: Sequence[float | None],
+        ends: Sequence[float | None],
+        say: Callable[[float, float], _T],
+    ) -> _T:
+        """Return what a record says now, and put a leaf that ends with it into the stamps.
+
+        It is one leaf for all answers until then: grants may be a megabyte, and are charged once.
+        """
+        leaf = self.leaves[name]
+        within = leaf.within
+        if not isinstance(within, PeriodLeaf) or not within.is_current:
+            now = self._clock.now()
+            span = Span.around(begins, ends, now, self._clock.latest)
+            within = PeriodLeaf(leaf, say(now, self._clock.latest), span, self._clock)
+            leaf.within = within
+        self._within[name] = within
+        said: _T = within.said
+        return said
 
     def stamp(self, used: Iterable[bytes]) -> Stamp:
         """Return the stamp of an answer that used these names."""
-        return Stamp(min(self._generations, default=0), tuple(self.leaves[name] for name in used))
+        leaves = tuple(self._within.get(name) or self.leaves[name] for name in used)
+        return Stamp(min(self._generations, default=0), leaves)
 
     async def _read(self, wanted: Iterable[bytes], read: Callable[[Sequence[bytes]], Reading]) -> None:
         missing = [name for name in dict.fromkeys(wanted) if name not in self.leaves]
@@ -119,6 +188,18 @@ class ReadSet:
             generation, leaves = await read(page)
             self._generations.append(generation)
             self.leaves.update(zip(page, leaves, strict=True))
+
+
+def _split(grants: Sequence[Grant], now: float, latest: float) -> HeldGrants:
+    """Sort grants by their state."""
+    by_state: dict[PeriodState, list[Grant]] = {state: [] for state in PeriodState}
+    for grant in grants:
+        by_state[grant.state_at(now, latest)].append(grant)
+    return HeldGrants(
+        in_force=tuple(by_state[PeriodState.IN_FORCE]),
+        ended=tuple(by_state[PeriodState.ENDED]),
+        ahead=tuple(by_state[PeriodState.NOT_YET]),
+    )
 
 
 def _decoded(decode: Callable[[bytes], _T], raw: bytes) -> tuple[_T, int]:

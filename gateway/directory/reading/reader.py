@@ -37,6 +37,7 @@ from gateway.directory.records.policies import PolicySets, decode_policy_head
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.issuers import FoundBinding, FoundIssuer, RuleLeaf, issuer_digest
 from gateway.model.names import ModelId
+from gateway.model.periods import PeriodClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,6 +69,7 @@ class DirectoryReader:
         self._store = store
         self._source = source
         self._clock = clock  # for what expires; without a clock, nothing that expires counts
+        self._periods = PeriodClock(clock)
         self._on_unreadable = on_unreadable
         self._policies = PolicySets(self._read_policy_text)
 
@@ -168,7 +170,7 @@ class DirectoryReader:
     async def gather(self, principal: Principal, models: Sequence[ModelId | None]) -> list[Facts]:
         """Return the facts about this caller and each of these models (None: no model), in order."""
         for attempt in range(_POLICY_ATTEMPTS):
-            read_set = ReadSet(self._source, self._report)
+            read_set = ReadSet(self._source, self._report, self._periods)
             asked = [model for model in models if model is not None]
             if attempt:  # the texts of the cached head are gone, so there is a newer head
                 await read_set.fetch_afresh([names.POLICY])

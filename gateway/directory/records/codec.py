@@ -1,10 +1,12 @@
 """Converts facts to records and back.
 
 A record is the msgpack array of a fact (`model/records.py`). Three kinds are packed: keys, pins and
-attestations have digests as raw bytes and scopes as bits. A tenant has three layouts: hosts of images stand
-in the second, and what its workflows may do in the third. A record repeats the name it is stored under and is
-refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
-for another subject. A key repeats a part of its digest.
+attestations have digests as raw bytes and scopes as bits. Where a record names a tenant that it belongs to,
+the id of that tenant's record follows the name, after a blank, which no name holds. A tenant has four
+layouts: hosts of images stand in the second, what its workflows may do in the third, and the id of the record
+in the fourth; grants and the rule of a pattern have a second one, for times. A record repeats the name it is
+stored under and is refused under any other name: a record that was moved, or a reply that reached the wrong
+reader, is never used for another subject. A key repeats a part of its digest.
 
 Decoding is strict. A record with a wrong kind, an unknown layout, a missing or surplus field, a field of
 another type, a name that does not parse, or a time that is not finite raises `UnreadableRecordError`, which
@@ -18,6 +20,7 @@ policy set, which is two records (`policies.py`).
 from __future__ import annotations
 
 import ipaddress
+import re
 from sys import intern
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -38,6 +41,7 @@ from gateway.model.facts import (
     Origin,
     Scope,
     Tenant,
+    Visibility,
 )
 from gateway.model.image_hosts import MAX_IMAGE_HOSTS, parse_image_host
 from gateway.model.issuers import (
@@ -64,6 +68,7 @@ from gateway.model.names import (
 )
 from gateway.model.pins import Pin
 from gateway.model.rulings import EndMark, Ruling
+from gateway.model.tenant_records import RECORD_CHARACTERS, RECORD_PREFIX, parse_tenant_record_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -94,13 +99,35 @@ LAYOUT_WITH_IMAGE_HOSTS = 2
 LAYOUT_WITH_ALLOWS = 3
 """Of a tenant whose workflows may do something; it has room for hosts as well."""
 
+LAYOUT_WITH_RECORD_ID = 4
+"""Of a tenant whose record has an id; it has room for the rest as well."""
+
+LAYOUT_WITH_TIMES = 2
+"""Of grants of which one begins or ends, and of the rule of a pattern whose publication does."""
+
 # The places of the layout and of packed fields in the row.
 _LAYOUT = 1
-_KEY_ID, _SCOPES = 4, 7
+_KEY_ID, _SCOPES = 4, 7  # without the id of the tenant's record, which is stored with the tenant
 _MD5, _SHA256 = 4, 5
 
 _ACTION_SETS: dict[frozenset[str], frozenset[str]] = {}
 """The seven possible sets of actions, each stored once, so that thousands of grants share them."""
+
+_TIMES = 2  # not-before and expiry, the last fields of a grant and of a rule
+
+_JOINED = re.compile(rf"[^ ]+ [0-9A-Za-z]{{{RECORD_CHARACTERS}}}")
+"""A tenant with the id of its record. What is none is taken for a name, and does not parse."""
+
+_TENANT_RECORDS = {
+    kind: 1 + kind.__struct_fields__.index(field)  # after the number of the kind
+    for kind, field in (
+        (Key, "tenant_record"),
+        (Binding, "tenant_record"),
+        (Grants, "tenant_record"),
+        (ModelRule, "owner_record"),
+    )
+}
+"""The place in the row of the id of the tenant's record; the tenant's name is before it."""
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _rows = msgspec.msgpack.Decoder(list[Any])
@@ -123,9 +150,14 @@ def encode(fact: Record | PolicyTexts) -> bytes:
         case Attestation():
             *row, digests = msgspec.to_builtins(fact, order="deterministic")
             return _encoder.encode([*row, b"".join(map(bytes.fromhex, digests))])
+        case Grants() | ModelRule() | Binding():
+            return _encoder.encode(_joined_row(fact))
         case Tenant():
-            *row, image_hosts, allows = msgspec.to_builtins(fact)
-            if allows:
+            *row, image_hosts, allows, record_id, removal = msgspec.to_builtins(fact)
+            if record_id is not None or removal is not None:
+                row[_LAYOUT] = LAYOUT_WITH_RECORD_ID
+                row += [image_hosts, allows, record_id, removal]
+            elif allows:
                 row[_LAYOUT] = LAYOUT_WITH_ALLOWS
                 row += [image_hosts, allows]
             elif image_hosts:
@@ -142,7 +174,7 @@ def decode(kind: type[FactT], raw: bytes, **names_of_fact: object) -> FactT:
 
 def encode_key(key: Key, digest: bytes) -> bytes:
     """Encode a key, to be stored under this digest."""
-    row: list[Any] = msgspec.to_builtins(key)
+    row = _joined_row(key)
     row[_KEY_ID] = names.short_key_id(key.key_id).decode()
     row[_SCOPES] = sum(SCOPE_BITS[scope] for scope in key.scopes)
     return _encoder.encode([*row, digest[:CHECK_BYTES]])
@@ -150,7 +182,9 @@ def encode_key(key: Key, digest: bytes) -> bytes:
 
 def decode_key(raw: bytes, digest: bytes) -> Key:
     """Decode the record stored under this digest."""
-    *row, check = _row(Key, raw, packed=1)
+    *row, check = _row(
+        Key, raw, packed=0
+    )  # one field more, the check, and one that is stored with the tenant
     if check != digest[:CHECK_BYTES]:
         _refuse("the record was written for another name")
     short_id, bits = row[_KEY_ID], row[_SCOPES]
@@ -158,6 +192,7 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
         _refuse()
     row[_KEY_ID] = names.long_key_id(short_id.encode())
     row[_SCOPES] = [scope for scope, bit in SCOPE_BITS.items() if bits & bit]
+    _part_row(Key, row)
     key = _fact(Key, row, {})
     why = "a key record holds a name or network that does not parse"
     _verify(why, parse_key_id, [key.key_id])
@@ -204,7 +239,9 @@ def decode_key_set(raw: bytes, digest: bytes) -> IssuerKeySet:
 
 def decode_binding(raw: bytes, digest: bytes) -> Binding:
     """Decode the record stored under the digest of issuer and subject."""
-    binding = _fact(Binding, _row(Binding, raw), {})
+    row = _row(Binding, raw, packed=-1)
+    _part_row(Binding, row)
+    binding = _fact(Binding, row, {})
     if binding.digest != digest:
         _refuse("the record was written for another name")
     why = "a binding's record holds a name that does not parse"
@@ -217,11 +254,13 @@ def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     """Decode the record stored under this tenant's name."""
     row = _row(Tenant, raw, packed=None)
     layout = row[_LAYOUT] if len(row) > _LAYOUT and type(row[_LAYOUT]) is int else 0
-    if layout in {LAYOUT_WITH_IMAGE_HOSTS, LAYOUT_WITH_ALLOWS}:
+    if layout in {LAYOUT_WITH_IMAGE_HOSTS, LAYOUT_WITH_ALLOWS, LAYOUT_WITH_RECORD_ID}:
         row[_LAYOUT] = 1
-        if not row[-1]:
+        if not row[-1] and (layout != LAYOUT_WITH_RECORD_ID or not row[-2]):
             _refuse("a tenant's record has a layout for what it does not have")
-    row += [[]] * (LAYOUT_WITH_ALLOWS - layout if layout else 2)
+    if layout != LAYOUT_WITH_RECORD_ID:
+        row += [[]] * (LAYOUT_WITH_ALLOWS - layout if layout else 2)
+        row += [None, None]
     if len(row) != 1 + len(Tenant.__struct_fields__):
         _refuse()
     tenant = _fact(Tenant, row, {"tenant_id": tenant_id})
@@ -232,6 +271,7 @@ def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
     )
     if tenant.allows != tuple(sorted(set(tenant.allows) & set(ALLOWABLE))):
         _refuse("a tenant's record allows what is no action of a workflow, or out of order")
+    _verify_record_id(tenant.record_id)
     if not 0 <= tenant.degraded_seconds <= MAX_DEGRADED_SECONDS:
         _refuse("a degraded time out of bounds")
     return tenant
@@ -239,10 +279,15 @@ def decode_tenant(raw: bytes, tenant_id: TenantId) -> Tenant:
 
 def decode_grants(raw: bytes, tenant_id: TenantId) -> Grants:
     """Decode the record stored under this tenant's name."""
-    row = _row(Grants, raw)
+    row = _row(Grants, raw, packed=-1)
+    has_times = _take_layout(row)
+    _part_row(Grants, row)
+    fields = len(Grant.__struct_fields__) - (0 if has_times else _TIMES)
     grants = _fact(Grants, row, {"tenant_id": tenant_id})
-    if any(len(values) != len(Grant.__struct_fields__) for values in row[-1]):
+    if any(len(values) != fields for values in row[-1]):
         _refuse()
+    if has_times != grants.has_times:
+        _refuse("grants have a layout for times that they do not have")
     for grant in grants.grants:
         if not grant.actions or not grant.actions <= GRANTABLE:
             _refuse("a grant names no action, or one that nothing can be granted for")
@@ -257,7 +302,16 @@ def decode_grants(raw: bytes, tenant_id: TenantId) -> Grants:
 
 def decode_rule(raw: bytes, pattern: Pattern) -> ModelRule:
     """Decode the record stored under this pattern's name."""
-    rule = decode(ModelRule, raw, pattern=pattern)
+    row = _row(ModelRule, raw, packed=None)
+    has_times = _take_layout(row)
+    if not has_times:
+        row += [None] * _TIMES
+    if len(row) != len(ModelRule.__struct_fields__):  # one is stored with the owner
+        _refuse()
+    _part_row(ModelRule, row)
+    rule = _fact(ModelRule, row, {"pattern": pattern})
+    if has_times != rule.has_times or (has_times and rule.visibility is not Visibility.PUBLIC):
+        _refuse("a rule has a layout for times of a publication that it does not have")
     why = "a model rule holds a name that does not parse"
     _verify(why, parse_tenant_id, [] if rule.owner is None else [rule.owner])
     _verify(why, parse_group_name, rule.groups)
@@ -328,6 +382,51 @@ def _fact(kind: type[FactT], row: list[Any], names_of_fact: dict[str, object]) -
     if any(getattr(fact, field) != name for field, name in names_of_fact.items()):
         _refuse("the record was written for another name")
     return fact
+
+
+def _joined_row(fact: Key | Grants | ModelRule | Binding) -> list[Any]:
+    """Return the row of a fact that belongs to a tenant: the tenant and its record's id are one text."""
+    row: list[Any] = msgspec.to_builtins(fact, order="deterministic")
+    place = _TENANT_RECORDS[type(fact)]
+    record_id = row.pop(place)
+    if record_id is not None:
+        row[place - 1] = f"{row[place - 1]} {record_id.removeprefix(RECORD_PREFIX)}"
+    if isinstance(fact, ModelRule):
+        if fact.has_times:
+            row[_LAYOUT] = LAYOUT_WITH_TIMES
+        else:
+            del row[-_TIMES:]
+    elif isinstance(fact, Grants):
+        if fact.has_times:
+            row[_LAYOUT] = LAYOUT_WITH_TIMES
+        else:
+            row[-1] = [values[:-_TIMES] for values in row[-1]]
+    return row
+
+
+def _part_row(kind: type[Key | Binding | Grants | ModelRule], row: list[Any]) -> None:
+    """The inverse: put the id of the tenant's record into a place of its own."""
+    place = _TENANT_RECORDS[kind]
+    if len(row) < place:
+        _refuse()
+    text, record_id = row[place - 1], None
+    if isinstance(text, str) and _JOINED.fullmatch(text):
+        row[place - 1], _, short = text.partition(" ")
+        record_id = f"{RECORD_PREFIX}{short}"
+    row.insert(place, record_id)
+
+
+def _take_layout(row: list[Any]) -> bool:
+    """Whether a row has the layout with times; the classes know the first layout only."""
+    has_times = len(row) > _LAYOUT and type(row[_LAYOUT]) is int and row[_LAYOUT] == LAYOUT_WITH_TIMES
+    if has_times:
+        row[_LAYOUT] = 1
+    return has_times
+
+
+def _verify_record_id(record_id: str | None) -> None:
+    why = "a record holds the id of a tenant's record that does not parse"
+    _verify(why, parse_tenant_record_id, [] if record_id is None else [record_id])
 
 
 def _verify(why: str, parse: Callable[[str], object], texts: Iterable[str]) -> None:

@@ -16,6 +16,7 @@ from gateway.model.issuers import Issuer
 FACT_BYTES = 250  # of any fact with its fixed fields, except a key
 KEY_BYTES = 600
 GRANT_BYTES = 200  # of one grant, without its names
+TIMES_BYTES = 64  # of the times of a grant that has some
 NAME_BYTES = 20  # of a reference to a name, without its text
 TEXT_BYTES = 70  # of one text in a list, without its characters
 DIGEST_BYTES = 120  # of one digest in a set
@@ -27,7 +28,10 @@ def held_bytes(fact: object, raw: bytes) -> int:  # noqa: PLR0911 -- one for eac
     match fact:
         case Grants():
             names = [name for one in fact.grants for name in (*one.models, *one.groups, *one.packages)]
-            return FACT_BYTES + GRANT_BYTES * len(fact.grants) + NAME_BYTES * len(names) + _texts(names)
+            times = TIMES_BYTES * sum(one.has_times for one in fact.grants)
+            return (
+                FACT_BYTES + times + GRANT_BYTES * len(fact.grants) + NAME_BYTES * len(names) + _texts(names)
+            )
         case ModelRule():
             return FACT_BYTES + NAME_BYTES * len(fact.groups) + _texts([fact.pattern, *fact.groups])
         case Alias():

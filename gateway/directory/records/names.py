@@ -42,6 +42,12 @@ PEPPERS = b"{cachegate}:i:pepper-fingerprints"
 SIGNING_KEYS = b"{cachegate}:i:signing-keys"
 """A set of `kid:seconds`: which key was chosen to sign access tokens, and when. No key is in Redis."""
 
+REMOVALS = b"{cachegate}:i:removals"
+"""A set of the ids of removals of tenants."""
+
+REMOVED_TENANTS = b"{cachegate}:i:removed-tenants"
+"""A set of the names that removed tenants had: their keys stay readable."""
+
 POLICY = FACTS + b"policy"
 
 _KEYS = FACTS + b"k:"
@@ -187,6 +193,16 @@ def ruling_facts(key_id: KeyId, model: ModelId | None) -> list[bytes]:
 def asking_lock(key_id: KeyId, model: ModelId | None) -> bytes:
     """The lock of the process that asks the platform about this key and model; not a fact."""
     return b"{cachegate}:ask:" + _about(key_id, model)
+
+
+def removal(removal_id: str) -> bytes:
+    """The head of a tenant's removal; not a fact."""
+    return b"{cachegate}:o:" + removal_id.encode()
+
+
+def removal_entry(removal_id: str, number: int) -> bytes:
+    """An entry of a removal's journal; not a fact."""
+    return b"{cachegate}:o:%b:%d" % (removal_id.encode(), number)
 
 
 def tenant_keys(tenant: TenantId) -> bytes:

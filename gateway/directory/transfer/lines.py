@@ -20,6 +20,8 @@ from gateway.directory.records.codec import (
     CHECK_BYTES,
     LAYOUT_WITH_ALLOWS,
     LAYOUT_WITH_IMAGE_HOSTS,
+    LAYOUT_WITH_RECORD_ID,
+    LAYOUT_WITH_TIMES,
     UnreadableRecordError,
     decode_alias,
     decode_binding,
@@ -60,9 +62,15 @@ _KINDS = {
 }
 _NAMES = {each: kind for kind, each in _KINDS.items()}
 _FIELDS = {kind: each.__struct_encode_fields__[2:] for kind, each in _KINDS.items()}  # after the generation
-_FIELDS["tenant"] = _FIELDS["tenant"][:-2]  # the last two stand in layouts of their own
+_FIELDS |= {
+    kind: tuple(name for name in names if name not in {"tenant_record", "owner_record"})
+    for kind, names in _FIELDS.items()  # they are stored with the name of the tenant
+}
+_FIELDS["tenant"] = _FIELDS["tenant"][:-4]  # the last four stand in layouts of their own
+_FIELDS["rule"] = _FIELDS["rule"][:-2]  # and so do the times of rules and grants
 _FIELDS["key"] = (*_FIELDS["key"], "digest_check")
-_FIELDS["grant"] = Grant.__struct_encode_fields__
+_FIELDS["grant"] = Grant.__struct_encode_fields__[:-2]
+_TIMES = Grant.__struct_encode_fields__[-2:]
 _FIELDS["policy"] = tuple(name for name in PolicySet.__struct_encode_fields__ if name != "generation")
 
 # The field that names the fact, its parser, and the decoder of its record.
@@ -90,9 +98,8 @@ def fact_line(fact: Fact) -> bytes:
             document |= {"key_id": key.key_id, "digest": digest.hex()}
         case Grants():
             document = _named("grants", encode(fact))
-            document["grants"] = [
-                dict(zip(_FIELDS["grant"], values, strict=True)) for values in document["grants"]
-            ]
+            fields = _grant_fields(document["layout"])
+            document["grants"] = [dict(zip(fields, values, strict=True)) for values in document["grants"]]
         case Issuer():
             document = _named("issuer", encode(fact))
             document["rules"] = msgspec.to_builtins(list(map(_rule_members, fact.rules)), order="sorted")
@@ -128,7 +135,15 @@ def _fields(kind: str, layout: object) -> tuple[str, ...]:
         return (*_FIELDS[kind], "image_hosts")
     if kind == "tenant" and layout == LAYOUT_WITH_ALLOWS:
         return (*_FIELDS[kind], "image_hosts", "allows")
+    if kind == "tenant" and layout == LAYOUT_WITH_RECORD_ID:
+        return (*_FIELDS[kind], "image_hosts", "allows", "record_id", "removal")
+    if kind == "rule" and layout == LAYOUT_WITH_TIMES:
+        return (*_FIELDS[kind], *_TIMES)
     return _FIELDS[kind]
+
+
+def _grant_fields(layout: object) -> tuple[str, ...]:
+    return (*_FIELDS["grant"], *_TIMES) if layout == LAYOUT_WITH_TIMES else _FIELDS["grant"]
 
 
 def _record(kind: str, document: dict[str, Any]) -> bytes:
@@ -147,9 +162,11 @@ def _fact_of(document: dict[str, Any]) -> Fact:  # noqa: C901 -- one case for ea
             if kind == "grants":
                 if not isinstance(grants := document.get("grants"), list):
                     raise UnreadableRecordError("grants is missing or no list")
-                document["grants"] = [_grant_values(grant) for grant in grants]
+                fields = _grant_fields(document.get("layout"))
+                document["grants"] = [_grant_values(grant, fields) for grant in grants]
             field, parse, decode = _DECODERS[kind]
-            return decode(_record(kind, document), parse(_text(document, field)))
+            name, _, _ = _text(document, field).partition(" ")  # what follows is a record's id
+            return decode(_record(kind, document), parse(name if kind == "grants" else document[field]))
         case "issuer":
             if not isinstance(rules := document.get("rules"), list):
                 raise UnreadableRecordError("rules is missing or no list")
@@ -178,8 +195,7 @@ def _values(document: dict[str, Any], fields: Iterable[str]) -> list[Any]:
     return [document[name] for name in fields]
 
 
-def _grant_values(grant: object) -> list[Any]:
-    fields = _FIELDS["grant"]
+def _grant_values(grant: object, fields: tuple[str, ...]) -> list[Any]:
     if not isinstance(grant, dict) or grant.keys() != set(fields):
         raise UnreadableRecordError(f"a grant has the fields {', '.join(fields)}")
     return [grant[name] for name in fields]

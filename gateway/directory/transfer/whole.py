@@ -67,7 +67,9 @@ async def each_fact(
     facts += sorted(await listing.list_all_grants(), key=place_of)
     facts += sorted(await listing.list_all_bindings(), key=place_of)
     facts += sorted(await listing.list_issuers(), key=place_of)
-    owners: list[TenantId | None] = [None, *(tenant.tenant_id for tenant in tenants)]
+    there = {tenant.tenant_id for tenant in tenants}
+    removed = await listing.list_removed_tenants()  # the keys of these are revoked, and are to stay so
+    owners: list[TenantId | None] = [None, *sorted(there.union(removed))]
     key_ids = await listing.list_key_ids(owners)
     on_total(len(facts) + len(key_ids))
     for fact in facts:
@@ -91,6 +93,7 @@ async def compare(listing: Listing, facts: Sequence[Fact]) -> Comparison:
             same += 1
         else:
             _verify_same_key(fact, found)
+            _verify_same_record(fact, found)
             other.append(shown(fact))
     return Comparison(new=new, same=same, other=tuple(other))
 
@@ -142,8 +145,10 @@ def shown(fact: Fact) -> str:  # noqa: PLR0911 -- one for each kind
 def _merged(fact: Fact, found: Fact) -> Fact:
     """Return the file's fact, but keep a revocation or suspension that was made here."""
     _verify_same_key(fact, found)
+    _verify_same_record(fact, found)
     if isinstance(fact, Tenant) and isinstance(found, Tenant):
-        return replace(fact, is_suspended=fact.is_suspended or found.is_suspended)
+        is_suspended = fact.is_suspended or found.is_suspended
+        return replace(fact, is_suspended=is_suspended, removal=fact.removal or found.removal)
     if isinstance(fact, Binding) and isinstance(found, Binding) and found.revoked_at is not None:
         return replace(fact, revoked_at=found.revoked_at)
     if isinstance(fact, StoredKey) and isinstance(found, StoredKey) and found.key.revoked_at is not None:
@@ -155,6 +160,15 @@ def _verify_same_key(fact: Fact, found: Fact) -> None:
     """Raise `Conflict` if one digest has two key ids: one of them was not made by us."""
     if isinstance(fact, StoredKey) and isinstance(found, StoredKey) and fact.key.key_id != found.key.key_id:
         raise Conflict(f"the key {fact.key.key_id} of the file is known here as {found.key.key_id}")
+
+
+def _verify_same_record(fact: Fact, found: Fact) -> None:
+    """Raise `Conflict` if a tenant's name is here that of another record: what is here is not its own."""
+    if isinstance(fact, Tenant) and isinstance(found, Tenant) and fact.record_id != found.record_id:
+        raise Conflict(
+            f"the tenant {fact.tenant_id} of the file ({fact.record_id or 'without a record id'}) is another "
+            f"one than the one here ({found.record_id or 'without a record id'}); remove that one first"
+        )
 
 
 def _verify_digests_differ(facts: Sequence[Fact]) -> None:

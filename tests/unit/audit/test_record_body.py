@@ -130,6 +130,7 @@ def test_what_differs_is_recorded_differently():
 
 @given(
     tenant=texts | st.none(),
+    tenant_record=texts | st.none(),
     key_id=texts | st.none(),
     ending=st.sampled_from(Ending),
     status=st.integers(0, 599),
@@ -147,11 +148,15 @@ def test_what_differs_is_recorded_differently():
     ),
 )
 def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
-    tenant, key_id, ending, status, sent, milliseconds, sha256, reason, upstream
+    tenant, tenant_record, key_id, ending, status, sent, milliseconds, sha256, reason, upstream
 ):
     outcome = Outcome(
         ending=ending, status=status, bytes_sent=sent, milliseconds=milliseconds, sha256=sha256,
         reason=reason, upstream=upstream,
+    )  # fmt: skip
+    who = Principal(
+        kind=KeyKind.TENANT, key_id=key_id, key_name="", tenant=tenant, tenant_record=tenant_record,
+        scopes=frozenset(), expires_at=None,
     )  # fmt: skip
     part = None
     if upstream is not None:
@@ -159,11 +164,12 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
         part = UpstreamPart(upstream.server, upstream.status, upstream.bytes_received, rounded)
     expected = OutcomeRecord(
         schema=1, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
-        decision_id="id-0", tenant=tenant, key_id=key_id, ending=ending.value, status=status, bytes=sent,
+        decision_id="id-0", tenant=tenant, tenant_record=tenant_record, key_id=key_id, ending=ending.value,
+        status=status, bytes=sent,
         milliseconds=round(milliseconds, 3), sha256=sha256,
         reason=None if reason is None else reason.value, upstream=part,
     )  # fmt: skip
-    tail = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
+    tail = RecordBodies(NODE).of_outcome("id-0", who, outcome)
     assert opening("outcome", "id-1", LINKS, TIME) + (tail) == encode(expected)
 
 

@@ -30,6 +30,7 @@ MODELS = [
 VARYING = (
     (re.compile(r"cg_[a-z]+_\w+"), "cg_token"),
     (KEY, "key_000000000000"),
+    (re.compile(r"\bten_[0-9A-Za-z]{12}\b"), "ten_000000000000"),
     (re.compile(r"\bcli:[\w.-]+"), "cli:user"),
     (re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}"), "record-id"),
     (re.compile(r"\d{8}T\d{6}Z?[-.0-9a-z]*"), "chain-start"),

@@ -327,3 +327,47 @@ def test_cases_that_others_could_have_written_are_refused_or_told(tmp_path):
     told = []
     assert len(load_cases(folder, on_distrust=told.append)) == 1
     assert [one.culprit for one in told] == [str(file)]
+
+
+class TestTime:
+    """Cases about what begins and ends say when they are asked."""
+
+    LENT = """
+[tenants.acme]
+own = ["acme/*"]
+[[tenants.acme.published]]
+models = ["acme/open"]
+expires = 2030-01-01T00:00:00Z
+[tenants.globex]
+[[tenants.globex.grants]]
+id = "lent"
+models = ["acme/x"]
+actions = ["read"]
+not_before = 2029-01-01T00:00:00Z
+expires = 2030-01-01T00:00:00Z
+"""
+
+    ASKED = '[[cases]]\nname = "c"\ntenant = "globex"\naction = "read"\n'
+
+    @pytest.mark.parametrize(
+        ("model", "at", "expected"),
+        [
+            ("acme/x", "2028-12-31T23:59:59Z", 'expect = "deny"\nreason = "grant-not-yet-valid"'),
+            ("acme/x", "2029-01-01T00:00:00Z", 'expect = "allow"\ngrant = "lent"'),
+            ("acme/x", "2030-01-01T00:00:00Z", 'expect = "deny"\nreason = "expired-grant"'),
+            ("acme/open", "2029-12-31T23:59:59Z", 'expect = "allow"\ngrant = "public"'),
+            ("acme/open", "2030-01-01T00:00:00Z", 'expect = "deny"\nreason = "expired-grant"'),
+        ],
+    )
+    def test_the_answer_is_that_of_the_time(self, tmp_path, model, at, expected):
+        case = f'{self.ASKED}model = "{model}"\nat = {at}\n{expected}\n'
+        write(tmp_path, self.LENT + case)
+        report = run_cases(load_cases(tmp_path), SHIPPED, Rulebook())
+        assert [one.has_passed for one in report.results] == [True], report.results
+
+    @pytest.mark.parametrize("at", ["", "at = 2029-06-01T00:00:00"])
+    def test_a_case_without_a_time_or_without_its_zone_is_refused(self, tmp_path, at):
+        case = f'{self.ASKED}model = "acme/x"\n{at}\nexpect = "allow"\n'
+        write(tmp_path, self.LENT + case)
+        with pytest.raises(Misconfigured, match="c"):
+            load_cases(tmp_path)

@@ -8,6 +8,7 @@ from gateway.decision.rulebook import MAX_BATCH, MAX_GRANT_INDEXES, MAX_NAMED
 from gateway.model.access import ALLOWABLE, Action, Resource, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.facts import Grant, KeyKind, Scope, Standing, Visibility
+from gateway.model.periods import PeriodState
 from gateway.model.verdicts import Allowed, Denied
 
 OWN = Standing(owner="globex", visibility=Visibility.PRIVATE, groups=frozenset())
@@ -394,3 +395,48 @@ class TestTokens:
             replace(ask, principal=scoped), asker.facts(requested=None, model=None)
         )
         assert isinstance(verdict, Allowed)
+
+
+class TestLapsed:
+    """A right that is not in force denies like none; the record says which it was."""
+
+    LENT = Grant(grant_id="lent", actions=frozenset({"read"}), models=("acme/cars/1",))
+
+    @pytest.mark.parametrize(
+        ("state", "reason"), [("ended", Reason.EXPIRED_GRANT), ("ahead", Reason.GRANT_NOT_YET_VALID)]
+    )
+    def test_a_grant_that_is_not_in_force_denies_and_is_named(self, asker, state, reason):
+        verdict = Rulebook().decide(asker.access(), asker.facts(**{state: (self.LENT,)}))
+        assert (verdict.reason, verdict.grant, verdict.may_discover) == (reason, "lent", False)
+
+    def test_one_on_something_else_is_not(self, asker):
+        other = replace(self.LENT, models=("acme/trucks/*",))
+        infer = replace(self.LENT, actions=frozenset({"infer"}))
+        verdict = Rulebook().decide(asker.access(), asker.facts(ended=(other, infer)))
+        assert (verdict.reason, verdict.grant) == (Reason.NOT_PERMITTED, None)
+
+    def test_where_a_rule_forbids_it_the_grant_is_no_reason(self, asker):
+        forbid = '@id("no") forbid (principal, action, resource);'
+        facts = asker.facts(ended=(self.LENT,), policy=asker.shipped_and(forbid))
+        verdict = Rulebook().decide(asker.access(), facts)
+        assert (verdict.reason, verdict.grant) == (Reason.NOT_PERMITTED, None)
+
+    def test_what_the_caller_may_discover_stays_a_missing_action(self, asker):
+        shown = replace(self.LENT, grant_id="shown", actions=frozenset({"discover"}))
+        verdict = Rulebook().decide(asker.access(), asker.facts(grants=(shown,), ended=(self.LENT,)))
+        assert (verdict.reason, verdict.grant) == (Reason.MISSING_ACTION, "lent")
+
+    @pytest.mark.parametrize(
+        ("state", "reason"),
+        [(PeriodState.ENDED, Reason.EXPIRED_GRANT), (PeriodState.NOT_YET, Reason.GRANT_NOT_YET_VALID)],
+    )
+    def test_a_publication_that_is_not_in_force_is_the_reason(self, asker, state, reason):
+        facts = asker.facts()
+        standing = replace(facts.model_standing, lapsed=state)
+        assert Rulebook().decide(asker.access(), replace(facts, model_standing=standing)).reason is reason
+
+    def test_a_token_narrowed_to_other_models_learns_nothing(self, asker):
+        access = asker.access()
+        access = replace(access, principal=replace(access.principal, only="globex/*"))
+        verdict = Rulebook().decide(access, asker.facts(ended=(self.LENT,)))
+        assert (verdict.reason, verdict.grant) == (Reason.NOT_PERMITTED, None)

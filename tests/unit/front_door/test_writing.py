@@ -8,7 +8,6 @@ import json
 import pytest
 
 from gateway.front_door.writing import write
-from gateway.model.names import TenantId
 from tests.inference_requests import inquire, wire
 
 SECRET = b"s" * 32
@@ -22,7 +21,7 @@ def send(path, document=None, *, method="POST", query="", tenant="a", secret=SEC
     request = wire(method, path, query, pairs)
     body = None if document is None else json.dumps(document).encode()
     inquiry = inquire(request, body)
-    return write(inquiry, request, key="service", tenant=TenantId(tenant), secret=secret, images=images)
+    return write(inquiry, request, key="service", whose=tenant, secret=secret, images=images)
 
 
 def image_id(document, path="/sam2/segment_image", **others):
@@ -91,7 +90,7 @@ def test_writing_twice_gives_the_same_and_changes_nothing():
     inquiry = inquire(request, body)
     before = json.dumps(inquiry.document)
     first, second = (
-        write(inquiry, request, key="k", tenant=TenantId("a"), secret=SECRET, images=[image]).body
+        write(inquiry, request, key="k", whose="a", secret=SECRET, images=[image]).body
         for image in ("MA==", "MQ==")
     )
     assert first.replace(b"MA==", b"MQ==") == second
@@ -117,6 +116,7 @@ def test_images_without_a_name_do_not_meet_unless_they_are_the_same_of_one_tenan
     assert image_id({"image": IMAGE}) == image_id({"image": IMAGE, "image_id": None})
     assert image_id({"image": IMAGE}) != image_id({"image": {**IMAGE, "value": "b3RoZXI="}})
     assert image_id({"image": IMAGE}) != image_id({"image": IMAGE}, tenant="b")
+    assert image_id({"image": IMAGE}) != image_id({"image": IMAGE}, tenant="a ten_00000000000A")
     assert image_id({"image": IMAGE}) != image_id({"image": IMAGE, "image_id": "aGk="})
 
 

@@ -280,3 +280,30 @@ def test_a_clock_that_went_back_or_broke_lets_nobody_in_by_what_was_known(now):
     principal = authenticator.judge(NEW.key, ACME, "192.0.2.1", NOW)
     assert not authenticator.is_valid_still(principal, NOW, now)
     assert authenticator.is_valid_still(principal, NOW, NOW + 1)
+
+
+RECORD, OTHER = "ten_00000000000A", "ten_00000000000B"
+
+
+@pytest.mark.parametrize(
+    ("of_key", "of_tenant", "reason"),
+    [
+        (RECORD, RECORD, None),
+        (None, None, None),  # both from before there were ids
+        (RECORD, OTHER, Reason.REMOVED_TENANT),
+        (None, RECORD, Reason.REMOVED_TENANT),
+        (RECORD, None, Reason.REMOVED_TENANT),
+    ],
+)
+def test_a_key_belongs_to_one_record_and_not_to_a_name(of_key, of_tenant, reason):
+    key, tenant = replace(NEW.key, tenant_record=of_key), replace(ACME, record_id=of_tenant)
+    if reason is None:
+        principal, _ = authenticate(Directory({NEW.digest: key}, tenant))
+        assert principal.tenant_record == of_key
+    else:
+        assert refusal(key, tenant) is reason
+
+
+def test_a_tenant_that_is_being_removed_has_no_valid_key():
+    tenant = replace(ACME, removal="rem_1", is_suspended=True)
+    assert refusal(tenant=tenant) is Reason.REMOVED_TENANT

@@ -290,3 +290,16 @@ def test_keys_are_read_in_the_order_of_their_numbers(tmp_path):
     assert (tmp_path / "tokens" / "t11.pem").stat().st_mode & 0o777 == 0o600
     assert "private" not in repr(made[0])
     assert load_signing_keys(tmp_path / "nothing") == ()
+
+
+def test_a_token_is_of_the_record_of_its_tenant_and_not_of_a_name(tmp_path):
+    """Also where the key's record were that of a later tenant of the name."""
+    first, second = "ten_00000000000A", "ten_00000000000B"
+    directory = Directory(replace(NEW.key, tenant_record=first), replace(ACME, record_id=first))
+    world = World(tmp_path, directory)
+    text = world.token()
+    assert world.authenticate(text)[0].tenant_record == first
+    assert world.told(text).tenant_record == first
+    directory.change(tenant_record=second)
+    directory.tenant = replace(ACME, record_id=second)
+    assert world.refusal(text) is Reason.INVALID_TOKEN

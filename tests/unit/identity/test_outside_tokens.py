@@ -431,3 +431,22 @@ async def test_a_key_named_ed25519_and_a_token_that_says_so_count_as_eddsa(token
     named = {**jwk("k1", KEY), "alg": "Ed25519"}
     facts.key_set = replace(facts.key_set, document=json.dumps({"keys": [named]}).encode())
     assert await authenticate(tokens, token())
+
+
+async def test_a_binding_of_an_earlier_tenant_of_the_name_opens_nothing_of_the_later_one(tokens, facts):
+    """The document did not change since: nobody said that its rule means the later one."""
+    await authenticate(tokens, token())
+    facts.tenants["acme"] = replace(facts.tenants["acme"], record_id="ten_00000000000B")
+    facts.change(b"acme")
+    digest = next(iter(facts.bindings))
+    facts.bindings[digest] = replace(facts.bindings[digest], generation=facts.issuer.generation + 1)
+    facts.change(b"binding " + digest)
+    before = len(facts.bound)
+    assert await refused(tokens, token()) is Reason.AMBIGUOUS_TOKEN
+    assert len(facts.bound) == before
+
+
+async def test_a_tenant_that_does_not_exist_gets_no_binding(tokens, facts):
+    facts.tenants.clear()
+    assert await refused(tokens, token()) is Reason.SUSPENDED_TENANT
+    assert (facts.bound, facts.bindings) == ([], {})

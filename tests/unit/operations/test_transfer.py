@@ -70,7 +70,8 @@ def test_an_import_into_a_new_server_reproduces_every_fact(installed, exported, 
 
 
 def test_an_import_overwrites_nothing_unless_it_may_merge(exported, elsewhere):
-    assert elsewhere("tenants", "create", "acme", "--name", "Somebody else")[0] == 0
+    assert elsewhere("directory", "import", str(exported))[0] == 0
+    assert elsewhere("tenants", "degraded", "acme", "60s")[0] == 0
     before = facts_of(elsewhere.settings)
     status, printed = elsewhere("directory", "import", str(exported))
     assert status == 1
@@ -78,6 +79,16 @@ def test_an_import_overwrites_nothing_unless_it_may_merge(exported, elsewhere):
     assert facts_of(elsewhere.settings) == before
     assert elsewhere("directory", "import", str(exported), "--merge")[0] == 0
     assert facts_of(elsewhere.settings) != before
+
+
+def test_a_tenant_of_the_same_name_is_never_replaced_by_another_record(exported, elsewhere):
+    assert elsewhere("tenants", "create", "acme")[0] == 0
+    before = facts_of(elsewhere.settings)
+    for options in ([], ["--merge"]):
+        status, printed = elsewhere("directory", "import", str(exported), *options)
+        assert status == 1
+        assert "is another one than the one here" in printed.err
+        assert facts_of(elsewhere.settings) == before
 
 
 def test_a_damaged_file_changes_nothing(exported, elsewhere, tmp_path):

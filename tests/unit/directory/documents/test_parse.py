@@ -264,3 +264,63 @@ def test_a_document_of_any_size_is_read_up_to_a_bound_only(tmp_path):
     os.truncate(tmp_path / "acme.toml", MAX_DOCUMENT_BYTES + 1)
     with pytest.raises(DocumentProblems, match="too large"):
         load_tenant_documents(tmp_path)
+
+
+class TestTimes:
+    def test_grants_and_publications_may_begin_and_end(self, tmp_path):
+        (tmp_path / "acme.toml").write_text("""
+[tenant]
+id = "acme"
+[models]
+own = ["acme/*"]
+[[models.published]]
+models = ["acme/x", "acme/y/*"]
+not_before = 2030-01-01T00:00:00Z
+expires = "2030-01-01T02:00:00+01:00"
+[[grants]]
+models = ["globex/x"]
+actions = ["read"]
+expires = 2030-01-01T00:00:00Z
+""")
+        [document] = load_tenant_documents(tmp_path)
+        rules = {rule.pattern: rule for rule in document.rules("acme", document.source)}
+        begin = 1893456000.0
+        for pattern in ("acme/x", "acme/y/*"):
+            rule = rules[pattern]
+            assert (rule.visibility, rule.not_before, rule.expires_at) == ("public", begin, begin + 3600)
+        assert [grant.expires_at for grant in document.grants] == [begin]
+
+    def test_grants_that_differ_in_their_times_are_two(self, tmp_path):
+        grant = '[[grants]]\nmodels = ["globex/x"]\nactions = ["read"]\n'
+        text = f'[tenant]\nid = "acme"\n{grant}{grant}expires = 2030-01-01T00:00:00Z\n'
+        (tmp_path / "acme.toml").write_text(text)
+        [document] = load_tenant_documents(tmp_path)
+        assert len({one.grant_id for one in document.grants}) == 2
+
+    @pytest.mark.parametrize(
+        ("said", "line"),
+        [
+            ("expires = 2030-01-01T00:00:00", 8),  # another time on each machine
+            ("expires = 2030-01-01", 8),
+            ('expires = "tomorrow"', 8),
+            ("expires = 5", 8),
+            ("expires = true", 8),
+            ("not_before = 2031-01-01T00:00:00Z\nexpires = 2030-01-01T00:00:00Z", 9),
+            ("until = 2030-01-01T00:00:00Z", 8),
+        ],
+    )
+    def test_a_time_that_is_none_or_no_period_is_a_problem_on_its_line(self, tmp_path, said, line):
+        text = f'[tenant]\nid = "acme"\n[[grants]]\nmodels = ["globex/x"]\nactions = ["read"]\n{said}\n'
+        (tmp_path / "acme.toml").write_text(f"\n\n{text}")
+        with pytest.raises(DocumentProblems) as problems:
+            load_tenant_documents(tmp_path)
+        [problem] = problems.value.problems
+        assert problem.where.endswith(f"acme.toml:{line}")
+
+    @pytest.mark.parametrize("key", ["public", "private"])
+    def test_a_pattern_is_published_in_one_way(self, tmp_path, key):
+        said = f'[models]\n{key} = ["acme/x"]\n[[models.published]]\nmodels = ["acme/x"]\n'
+        text = f'[tenant]\nid = "acme"\n{said}'
+        (tmp_path / "acme.toml").write_text(text)
+        with pytest.raises(DocumentProblems, match="expected one of both"):
+            load_tenant_documents(tmp_path)

@@ -52,6 +52,9 @@ FULL = document(
 
 
 NOTHING = CurrentFacts()
+ACME = Tenant(
+    tenant_id="acme", name="Acme", is_suspended=False, created_at=1.0, record_id=None, source="policies:acme"
+)
 
 
 class Store:
@@ -237,7 +240,10 @@ def test_a_tenant_with_keys_is_suspended_and_not_deleted():
 
 def test_a_tenant_with_grants_of_another_source_is_suspended_and_keeps_them():
     mine = grant("other/*", source="cli")
-    facts = replace(after(FULL), grants=(Grants(tenant_id="acme", grants=(mine, *FULL.grants)),))
+    facts = after(FULL)
+    record_id = facts.tenants[0].record_id
+    held = Grants(tenant_id="acme", tenant_record=record_id, grants=(mine, *FULL.grants))
+    facts = replace(facts, grants=(held,))
     result = after(facts=facts)
     assert result.tenants[0].is_suspended
     assert result.grants[0].grants == (mine,)
@@ -298,7 +304,7 @@ def test_a_fact_of_another_source_with_another_value_stops_the_plan(clash):
 
 def test_grants_of_other_sources_stay_beside_the_folders():
     mine = grant("by/hand", source="cli")
-    facts = CurrentFacts(grants=(Grants(tenant_id="acme", grants=(mine,)),))
+    facts = CurrentFacts(tenants=(ACME,), grants=(Grants(tenant_id="acme", grants=(mine,)),))
     result = after(FULL, facts=facts)
     assert result.grants[0].grants == (mine, *FULL.grants)
     assert after(replace(FULL, grants=()), facts=result).grants[0].grants == (mine,)
@@ -338,7 +344,39 @@ def test_closing_sorts_before_opening():
 
 def test_a_record_that_loses_and_gains_is_written_twice_the_loss_first():
     kept, lost, gained = grant("kept"), grant("lost"), grant("gained")
-    current = CurrentFacts(grants=(Grants(tenant_id="acme", grants=(lost, kept)),))
+    current = CurrentFacts(tenants=(ACME,), grants=(Grants(tenant_id="acme", grants=(lost, kept)),))
     first, second = grant_changes((document(grants=(gained, kept)),), current)
     assert (first.order, first.fact.grants) == (Order.LOSE_GRANTS, (kept,))
     assert (second.order, second.fact.grants) == (Order.GAIN_GRANTS, (kept, gained))
+
+
+class TestRecordIds:
+    def test_a_new_tenant_gets_an_id_which_its_facts_carry(self):
+        result = after(FULL)
+        [tenant] = result.tenants
+        assert tenant.record_id.startswith("ten_")
+        assert {one.tenant_record for one in result.grants} == {tenant.record_id}
+        assert {rule.owner_record for rule in result.rules if rule.owner} == {tenant.record_id}
+        assert plan_changes([FULL], result, now=NOW + 1).is_empty
+
+    def test_the_plan_that_is_shown_is_the_one_that_is_applied(self):
+        assert plan_changes([FULL], NOTHING, now=NOW) == plan_changes([FULL], NOTHING, now=NOW)
+
+    def test_a_tenant_from_before_the_ids_keeps_what_it_has(self):
+        old = replace(ACME, name=FULL.name)
+        result = after(FULL, facts=CurrentFacts(tenants=(old,)))
+        assert result.tenants[0].record_id is None
+        assert {one.tenant_record for one in result.grants} == {None}
+
+    def test_grants_of_an_earlier_tenant_of_the_name_are_not_its_own(self):
+        left = Grants(
+            tenant_id="acme", tenant_record="ten_00000000000A", grants=(grant("old/*", source="cli"),)
+        )
+        facts = CurrentFacts(tenants=(replace(ACME, record_id="ten_00000000000B"),), grants=(left,))
+        [held] = after(FULL, facts=facts).grants
+        assert (held.tenant_record, held.grants) == ("ten_00000000000B", FULL.grants)
+
+    def test_a_tenant_that_is_being_removed_is_in_the_way(self):
+        removing = replace(ACME, removal="rem_1", is_suspended=True)
+        plan = plan_changes([FULL], CurrentFacts(tenants=(removing,)), now=NOW)
+        assert "being removed" in plan.conflicts[0]

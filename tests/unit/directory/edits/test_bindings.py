@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from msgspec.structs import replace
 
 from gateway.directory.edits.bindings import forget_binding, make_binding, revoke_binding
-from gateway.directory.edits.changes import change
+from gateway.directory.edits.changes import Changes, change
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Reason, Refusal, UnknownName
-from gateway.model.facts import Scope
+from gateway.model.facts import Scope, Tenant
 from gateway.model.issuers import Binding, ClaimMatch, Issuer, MappingRule
 from gateway.model.names import BindingId, TenantId
 
@@ -58,6 +60,13 @@ def binding(number=1, subject="s", by=ONE):
 @pytest.fixture
 def listing(store):
     return Listing(PlainFacts(store))
+
+
+@pytest.fixture(autouse=True)
+async def _tenants(store):
+    for tenant_id in ("acme", "globex"):
+        tenant = Tenant(tenant_id=TenantId(tenant_id), name="", is_suspended=False, created_at=1.0)
+        await change(store, partial(Changes.put_tenant, tenant=tenant))
 
 
 @pytest.fixture
@@ -157,3 +166,34 @@ async def test_a_binding_that_is_not_there_is_named(run):
         more = {"now": 1.0} if edit is revoke_binding else {}
         with pytest.raises(UnknownName):
             await run(edit, binding_id=BindingId("bnd_000000000009"), **more)
+
+
+async def test_a_binding_is_of_the_record_of_its_tenant(run, put, listing):
+    first = Tenant(
+        tenant_id="acme", name="", is_suspended=False, created_at=1.0, record_id="ten_00000000000A"
+    )
+    await put(first)
+    await put(issuer())
+    await run(make_binding, issuer=issuer(), rule=ONE, new=binding())
+    [found] = await listing.list_bindings(URL)
+    assert found.tenant_record == first.record_id
+    await put(replace(first, record_id="ten_00000000000B"))  # another tenant of the name
+    with pytest.raises(Refusal) as caught:
+        await run(make_binding, issuer=issuer(), rule=ONE, new=binding(2))
+    assert caught.value.reason is Reason.AMBIGUOUS_TOKEN
+    await put(issuer())  # the operator says again that the rule means this one
+    await run(make_binding, issuer=issuer(), rule=TWO, new=binding(2))
+    [found] = await listing.list_bindings(URL)
+    assert (found.tenant_record, found.rules) == ("ten_00000000000B", ("two",))
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+async def test_a_tenant_that_is_gone_or_being_removed_gets_none(run, put, listing, store, is_there):
+    removing = Tenant(tenant_id="acme", name="", is_suspended=True, created_at=1.0, removal="rem_1")
+    if is_there:
+        await put(removing)
+    else:
+        await change(store, lambda changes: changes.delete_tenant("acme"))
+    await put(issuer())
+    await run(make_binding, issuer=issuer(), rule=ONE, new=binding())
+    assert await listing.list_bindings(URL) == []

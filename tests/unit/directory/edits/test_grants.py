@@ -141,3 +141,69 @@ async def test_a_grant_on_nothing_or_to_nobody_is_refused(add, run):
         await add()
     with pytest.raises(Conflict, match="no tenant"):
         await run(add_grants, tenant_id=TenantId("nobody"), models=[A], actions=["read"])
+
+
+class TestTimes:
+    async def test_a_grant_may_begin_and_end(self, add, listed):
+        effect = await add(A, not_before=20.0, expires_at=30.0, now=10.0)
+        [grant] = await listed()
+        assert (grant.not_before, grant.expires_at) == (20.0, 30.0)
+        assert "from 1970-01-01T00:00:20Z until 1970-01-01T00:00:30Z" in effect.sentences[0]
+
+    async def test_adding_it_again_moves_the_end_and_keeps_its_id(self, add, listed):
+        await add(A, expires_at=30.0, now=10.0)
+        [first] = await listed()
+        for expires_at in (40.0, 20.0, None):
+            assert (await add(A, expires_at=expires_at, now=10.0)).is_changed
+            [grant] = await listed()
+            assert (grant.grant_id, grant.expires_at) == (first.grant_id, expires_at)
+        effect = await add(A, expires_at=20.0, now=10.0)
+        assert "it was without an end" in effect.sentences[0]
+        assert not (await add(A, expires_at=20.0, now=10.0)).is_changed
+
+    async def test_times_of_some_actions_leave_the_others(self, add, listed):
+        await add(A, actions=("read", "infer"))
+        await add(A, actions=("read",), expires_at=30.0, now=10.0)
+        rights = {(grant.actions, grant.expires_at) for grant in await listed()}
+        assert rights == {(frozenset({"infer"}), None), (frozenset({"read"}), 30.0)}
+        await add(A, actions=("infer",), expires_at=30.0, now=10.0)
+        [grant] = await listed()
+        assert (grant.actions, grant.expires_at) == (frozenset({"read", "infer"}), 30.0)
+
+    async def test_a_grant_of_the_folder_is_left_alone_and_told_of(self, run, store, add, listed):
+        of_folder = Grant(grant_id="doc_1", actions=frozenset({"read"}), models=(A,), source="policies:acme")
+        await change(store, lambda changes: changes.put_grants(Grants(tenant_id=ACME, grants=(of_folder,))))
+        effect = await add(A, expires_at=30.0, now=10.0)
+        assert "without an end, by doc_1" in effect.sentences[1]
+        assert "doc_1" in [grant.grant_id for grant in await listed()]
+
+    async def test_an_expiry_that_has_passed_is_refused(self, add, listed):
+        with pytest.raises(Conflict):
+            await add(A, expires_at=10.0, now=10.0)
+        assert await listed() == ()
+
+    async def test_what_remains_of_a_grant_keeps_its_times(self, add, remove, store, listed):
+        both = Grant(grant_id="g", actions=frozenset({"read", "infer"}), models=(A, B), expires_at=30.0)
+        await change(store, lambda changes: changes.put_grants(Grants(tenant_id=ACME, grants=(both,))))
+        await remove(A, actions=("read",))
+        assert {grant.expires_at for grant in await listed()} == {30.0}
+
+
+class TestTenantsOfOneName:
+    """What an earlier tenant of the name left behind is nobody's."""
+
+    async def test_a_tenant_neither_has_nor_extends_grants_of_another_record(self, store, acme, add, listed):
+        left = Grant(grant_id="grant_left", actions=frozenset({"read"}), models=(A,))
+        held = Grants(tenant_id=ACME, tenant_record="ten_00000000000A", grants=(left,))
+        await change(store, lambda changes: changes.put_grants(held))
+        await change(store, lambda changes: changes.put_tenant(replace(acme, record_id="ten_00000000000B")))
+        await add(B)
+        found = await Listing(PlainFacts(store)).find_grants(ACME)
+        assert found.tenant_record == "ten_00000000000B"
+        assert [grant.models for grant in found.grants] == [(B,)]
+
+    async def test_a_tenant_that_is_being_removed_is_granted_nothing(self, store, acme, add):
+        removing = replace(acme, removal="rem_1", is_suspended=True)
+        await change(store, lambda changes: changes.put_tenant(removing))
+        with pytest.raises(Conflict, match="being removed"):
+            await add(A)

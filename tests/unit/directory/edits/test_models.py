@@ -8,6 +8,7 @@ from gateway.directory.edits.models import (
     add_alias,
     add_to_group,
     disown,
+    move,
     own,
     publish,
     remove_alias,
@@ -165,3 +166,80 @@ async def test_no_exact_rule_is_made_for_an_alias(run):
     with pytest.raises(Conflict, match="is an alias"):
         await run(publish, patterns=patterns("a/latest"))
     assert (await run(publish, patterns=patterns("a/latest/*"))).is_changed
+
+
+class TestTimesOfPublication:
+    async def test_a_publication_may_begin_and_end_and_be_moved(self, run, rules):
+        pattern = Pattern("acme/x")
+        await run(publish, patterns=[pattern], not_before=20.0, expires_at=30.0, now=10.0)
+        rule = (await rules())[pattern]
+        assert (rule.visibility, rule.not_before, rule.expires_at) == (Visibility.PUBLIC, 20.0, 30.0)
+        await run(publish, patterns=[pattern], expires_at=40.0, now=10.0)
+        rule = (await rules())[pattern]
+        assert (rule.not_before, rule.expires_at) == (None, 40.0)
+        assert not (await run(publish, patterns=[pattern], expires_at=40.0, now=10.0)).is_changed
+
+    async def test_unpublishing_takes_the_times_away(self, run, rules):
+        pattern = Pattern("acme/x")
+        await run(publish, patterns=[pattern], expires_at=30.0, now=10.0)
+        await run(unpublish, patterns=[pattern])
+        assert not (await rules())[pattern].has_times
+
+    async def test_an_expiry_that_has_passed_is_refused(self, run, rules):
+        with pytest.raises(Conflict):
+            await run(publish, patterns=[Pattern("acme/x")], expires_at=10.0, now=10.0)
+        assert await rules() == {}
+
+
+class TestMove:
+    async def test_all_that_a_tenant_owns_changes_hands_in_one_change(self, tenants, run, rules, store):
+        patterns = [Pattern("acme/*"), Pattern("acme/x")]
+        await run(own, tenant_id=ACME, patterns=patterns)
+        await run(publish, patterns=[patterns[1]])
+        await run(own, tenant_id=GLOBEX, patterns=[Pattern("globex/*")])
+        before = await store.generation()
+        effect = await run(move, from_tenant=ACME, to_tenant=GLOBEX)
+        assert effect.is_changed
+        assert await store.generation() == before + 1
+        found = await rules()
+        assert {rule.owner for rule in found.values()} == {GLOBEX}
+        assert found["acme/x"].visibility is Visibility.PUBLIC
+
+    async def test_only_what_is_named_is_moved(self, tenants, run, rules):
+        await run(own, tenant_id=ACME, patterns=[Pattern("acme/x"), Pattern("acme/y")])
+        await run(move, from_tenant=ACME, to_tenant=GLOBEX, patterns=[Pattern("acme/y")])
+        assert {name: rule.owner for name, rule in (await rules()).items()} == {
+            "acme/x": ACME,
+            "acme/y": GLOBEX,
+        }
+
+    async def test_nothing_is_moved_where_one_of_them_is_not_owned(self, tenants, run, rules):
+        await run(own, tenant_id=ACME, patterns=[Pattern("acme/x")])
+        effect = await run(
+            move, from_tenant=ACME, to_tenant=GLOBEX, patterns=[Pattern("acme/x"), Pattern("b/y")]
+        )
+        assert (effect.is_changed, effect.missing) == (False, ("b/y",))
+        assert (await rules())["acme/x"].owner == ACME
+
+    async def test_more_than_one_change_may_hold_is_refused(self, tenants, run, store):
+        async def work(changes):
+            for number in range(2001):
+                await changes.put_rule(ModelRule(pattern=Pattern(f"acme/{number}"), owner=ACME))
+
+        await change(store, work)
+        with pytest.raises(Conflict, match="at most 2000"):
+            await run(move, from_tenant=ACME, to_tenant=GLOBEX)
+
+    async def test_rules_of_the_folder_stay(self, tenants, run, store):
+        rule = ModelRule(pattern=Pattern("acme/x"), owner=ACME, source="policies:acme")
+        await change(store, lambda changes: changes.put_rule(rule))
+        with pytest.raises(Conflict, match="policy folder"):
+            await run(move, from_tenant=ACME, to_tenant=GLOBEX)
+
+    async def test_a_pattern_of_an_earlier_tenant_of_the_name_is_not_the_tenants_to_give(
+        self, tenants, run, store
+    ):
+        rule = ModelRule(pattern=Pattern("acme/x"), owner=ACME, owner_record="ten_00000000000A")
+        await change(store, lambda changes: changes.put_rule(rule))
+        effect = await run(move, from_tenant=ACME, to_tenant=GLOBEX)
+        assert not effect.is_changed

@@ -100,7 +100,10 @@ async def test_an_ending_ends_nothing_that_it_does_not_name(run, ruling, reading
 async def test_an_introduced_key_has_a_tenant_of_its_own_that_is_not_listed(introduce, listing, platform_key):
     assert await introduce()
     key = await listing.find_key(KEY)
-    assert replace(key, generation=0) == platform_key
+    tenant = await listing.find_tenant(platform_key.tenant)
+    assert tenant.record_id is not None
+    assert replace(key, generation=0, tenant_record=None) == platform_key
+    assert key.tenant_record == tenant.record_id
     tenant = await listing.find_tenant(TenantId("platform-1"))
     assert (tenant.source, tenant.is_suspended) == (SOURCE_PLATFORM, False)
     assert await listing.list_tenants() == []

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from gateway.directory.edits.changes import change
 from gateway.directory.memory.near_cache import ENTRY_BYTES
-from gateway.directory.reading import caller as caller_module
+from gateway.directory.reading import read_set as read_set_module
 from gateway.directory.reading import reader as reader_module
 from gateway.directory.reading.read_set import DECODED_HERE_BYTES, MAX_NAMES_PER_READ
 from gateway.directory.reading.reader import DirectoryReader
@@ -216,7 +216,7 @@ async def test_many_grants_are_decoded_off_the_loop_and_once(reader, facts, prin
         threads.append(threading.current_thread())
         return decode_grants(raw, tenant_id)
 
-    for module in (reader_module, caller_module):
+    for module in (reader_module, read_set_module):
         monkeypatch.setattr(module, "decode_grants", decode)
     await reader.gather(principal, [CARS])
     assert threads == [threading.main_thread()]
@@ -457,3 +457,125 @@ async def test_known_models_are_the_exact_ids_that_facts_name(facts, reader):
         facts, lambda changes: changes.put_grants(Grants(tenant_id=TenantId("acme"), grants=(grant,)))
     )
     assert await reader.known_models() == {CARS, "globex/shared/1"}
+
+
+class Clock:
+    def __init__(self, time):
+        self.time = time
+
+    def now(self):
+        return self.time
+
+
+class TestPeriods:
+    """What begins and ends, in a worker's memory that nobody tells of a change."""
+
+    @pytest.fixture
+    def clock(self):
+        return Clock(10.0)
+
+    @pytest.fixture
+    def timed(self, facts, worker, clock):
+        return DirectoryReader(facts, worker.facts, clock=clock)
+
+    async def test_grants_are_parted_by_their_state_and_the_stamp_ends_with_it(
+        self, store, worker, timed, clock, principal, acme
+    ):
+        grants = tuple(replace(GRANT, grant_id=name, **times) for name, times in (
+            ("ends", {"expires_at": 20.0}), ("begins", {"not_before": 15.0}), ("always", {}),
+        ))  # fmt: skip
+        await change(
+            store, lambda changes: changes.put_grants(Grants(tenant_id=acme.tenant_id, grants=grants))
+        )
+        await worker.catches_up()
+
+        async def look():
+            [found] = await timed.gather(principal, [CARS])
+            groups = (found.grants, found.ahead, found.ended)
+            return found, tuple({grant.grant_id for grant in group} for group in groups)
+
+        first, states = await look()
+        assert states == ({"ends", "always"}, {"begins"}, set())
+        again, _ = await look()
+        assert again.grants is first.grants  # so that what is made of them is made once
+        assert first.stamp.is_current
+        clock.time = 15.0
+        assert not first.stamp.is_current
+        second, states = await look()
+        assert states == ({"ends", "begins", "always"}, set(), set())
+        clock.time = 20.0
+        assert not second.stamp.is_current
+        assert (await look())[1] == ({"begins", "always"}, set(), {"ends"})
+        clock.time = 10.0
+        assert (await look())[1] == ({"always"}, {"begins"}, {"ends"})
+
+    async def test_a_large_record_is_charged_once_for_all_answers_until_the_next_moment(
+        self, store, worker, timed, principal, acme
+    ):
+        grants = tuple(replace(GRANT, grant_id=f"g{number}", expires_at=20.0) for number in range(100))
+        await change(
+            store, lambda changes: changes.put_grants(Grants(tenant_id=acme.tenant_id, grants=grants))
+        )
+        await worker.catches_up()
+        one, two = [(await timed.gather(principal, [model]))[0] for model in (CARS, LATEST)]
+        name = names.grants_fact(acme.tenant_id)
+        leaves = [next(leaf for leaf in found.stamp.leaves if leaf.name == name) for found in (one, two)]
+        assert leaves[0] is leaves[1]
+
+    async def test_a_publication_ends_and_leaves_the_model_private_under_a_public_prefix(
+        self, store, worker, timed, clock, principal
+    ):
+        async def publish(changes):
+            await changes.put_rule(ModelRule(pattern=Pattern("hub/*"), visibility=Visibility.PUBLIC))
+            await changes.put_rule(
+                ModelRule(
+                    pattern=Pattern("hub/x"), visibility=Visibility.PUBLIC, not_before=12.0, expires_at=20.0
+                )
+            )
+
+        await change(store, publish)
+        await worker.catches_up()
+        seen = []
+        for time in (10.0, 12.0, 19.999, 20.0):
+            clock.time = time
+            found, other = await timed.gather(principal, [ModelId("hub/x"), ModelId("hub/y")])
+            assert other.model_standing.visibility is Visibility.PUBLIC
+            seen.append(found.model_standing.visibility)
+        private, public = Visibility.PRIVATE, Visibility.PUBLIC
+        assert seen == [private, public, public, private]
+
+    async def test_without_a_clock_only_what_has_no_times_counts(self, store, facts, principal, acme):
+        grants = (replace(GRANT, expires_at=4e12), replace(GRANT, grant_id="always"))
+        await change(
+            store, lambda changes: changes.put_grants(Grants(tenant_id=acme.tenant_id, grants=grants))
+        )
+        [found] = await DirectoryReader(facts, PlainFacts(facts)).gather(principal, [CARS])
+        assert [grant.grant_id for grant in found.grants] == ["always"]
+
+
+class TestRecordsOfOneName:
+    """A caller has what names its own tenant's record, and nothing of another record of the name."""
+
+    @pytest.mark.parametrize(
+        ("of_caller", "of_facts", "has_it"),
+        [
+            (None, None, True),
+            ("ten_00000000000A", "ten_00000000000A", True),
+            ("ten_00000000000B", "ten_00000000000A", False),
+            ("ten_00000000000B", None, False),
+            (None, "ten_00000000000A", False),
+        ],
+    )
+    async def test_grants_and_ownership(self, store, reader, principal, acme, of_caller, of_facts, has_it):
+        async def fill(changes):
+            held = Grants(tenant_id=acme.tenant_id, tenant_record=of_facts, grants=(GRANT,))
+            await changes.put_grants(held)
+            await changes.put_rule(
+                ModelRule(pattern=Pattern("acme/*"), owner=acme.tenant_id, owner_record=of_facts)
+            )
+
+        await change(store, fill)
+        [found] = await reader.gather(replace(principal, tenant_record=of_caller), [CARS])
+        assert (found.model_standing.owner == acme.tenant_id) is has_it
+        assert bool(found.grants) is has_it
+        assert (found.ended, found.ahead) == ((), ())

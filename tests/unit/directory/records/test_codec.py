@@ -13,6 +13,7 @@ from gateway.directory.records.codec import (
     SCOPE_BITS,
     UnreadableRecordError,
     decode_alias,
+    decode_binding,
     decode_grants,
     decode_key,
     decode_rule,
@@ -20,7 +21,8 @@ from gateway.directory.records.codec import (
     encode,
     encode_key,
 )
-from gateway.model.facts import Alias, Grant, Grants, ModelRule, Scope
+from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, Key, ModelRule, Scope, Visibility
+from gateway.model.issuers import Binding
 from gateway.model.names import ModelId, Pattern, TenantId
 from gateway.model.records import PolicyTexts, Record
 
@@ -164,3 +166,90 @@ def test_a_key_record_whose_short_id_is_none_is_unreadable(make_key, written):
     row[KEY_ID_FIELD] = written
     with pytest.raises(UnreadableRecordError):
         decode_key(msgspec.msgpack.encode(row), DIGEST)
+
+
+RECORD = "ten_00000000000A"
+
+
+@pytest.mark.parametrize("record_id", [None, RECORD])
+def test_what_belongs_to_a_tenant_is_stored_with_the_id_of_its_record(record_id):
+    key = Key(
+        key_id="key_000000000001", tenant="acme", tenant_record=record_id, name="", scopes=DEFAULT_SCOPES,
+        networks=(), created_at=1.0, pepper_id="p",
+    )  # fmt: skip
+    assert decode_key(encode_key(key, bytes(32)), bytes(32)) == key
+    rule = ModelRule(pattern="acme/*", owner="acme", owner_record=record_id)
+    assert decode_rule(encode(rule), "acme/*") == rule
+    grants = Grants(tenant_id="acme", tenant_record=record_id, grants=())
+    assert decode_grants(encode(grants), "acme") == grants
+    binding = Binding(
+        binding_id="bnd_000000000001", url="u", subject="s", tenant="acme", tenant_record=record_id, rules=(),
+        created_at=1.0,
+    )  # fmt: skip
+    assert decode_binding(encode(binding), binding.digest) == binding
+
+
+def test_a_name_with_anything_else_behind_it_is_none():
+    for text in (
+        "acme 0",
+        "acme ten_00000000000A",
+        "acme  00000000000A",
+        "acme 00000000000A ",
+        " 00000000000A",
+    ):
+        raw = msgspec.msgpack.encode([4, 1, 7, "cli", "acme/*", text, None, []])
+        with pytest.raises(UnreadableRecordError):
+            decode_rule(raw, "acme/*")
+
+
+def test_records_with_times_have_a_layout_of_their_own_and_others_have_not():
+    timed = Grant(grant_id="g", actions=frozenset({"read"}), models=("a/*",), expires_at=5.0)
+    for grant, layout in ((timed, 2), (replace(timed, expires_at=None), 1)):
+        grants = Grants(tenant_id="acme", grants=(grant,))
+        assert msgspec.msgpack.decode(encode(grants))[1] == layout
+        assert decode_grants(encode(grants), "acme") == grants
+    public = ModelRule(pattern="a/*", visibility=Visibility.PUBLIC, not_before=5.0)
+    for rule, layout in ((public, 2), (replace(public, not_before=None), 1)):
+        assert msgspec.msgpack.decode(encode(rule))[1] == layout
+        assert decode_rule(encode(rule), "a/*") == rule
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        [4, 2, 7, "cli", "a/*", None, "public", [], None, None],  # the layout of what it does not have
+        [4, 2, 7, "cli", "a/*", None, "private", [], None, 5.0],  # only a publication ends
+        [4, 2, 7, "cli", "a/*", None, None, [], None, 5.0],
+        [4, 2, 7, "cli", "a/*", None, "public", [], None, float("nan")],
+        [4, 2, 7, "cli", "a/*", None, "public", [], None, "5"],
+        [4, 1, 7, "cli", "a/*", None, "public", [], None, 5.0],
+        [4, 3, 7, "cli", "a/*", None, "public", [], None, 5.0],
+    ],
+)
+def test_a_rule_with_other_times_denies(row):
+    with pytest.raises(UnreadableRecordError):
+        decode_rule(msgspec.msgpack.encode(row), "a/*")
+
+
+@pytest.mark.parametrize(
+    "grants",
+    [
+        [["g", ["read"], ["a/*"], [], [], "cli", None, None]],  # no times in the layout for times
+        [["g", ["read"], ["a/*"], [], [], "cli", None]],
+        [["g", ["read"], ["a/*"], [], [], "cli", None, float("inf")]],
+        [["g", ["read"], ["a/*"], [], [], "cli"], ["h", ["read"], ["a/*"], [], [], "cli", None, 5.0]],
+    ],
+)
+def test_grants_with_other_times_deny(grants):
+    with pytest.raises(UnreadableRecordError):
+        decode_grants(msgspec.msgpack.encode([3, 2, 7, "acme", grants]), "acme")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [[[], [], None, None], [[], [], "acme", None], [[], [], RECORD], [[], [], RECORD, 5], [[], [], None, ""]],
+)
+def test_a_tenant_with_another_record_id_denies(end):
+    raw = msgspec.msgpack.encode([2, 4, 7, "cli", "acme", "Acme", False, 1.0, 0.0, *end])
+    with pytest.raises(UnreadableRecordError):
+        decode_tenant(raw, "acme")
