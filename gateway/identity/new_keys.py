@@ -22,7 +22,7 @@ import msgspec
 from gateway.identity.tokens import mint_token, parse_token, random_base62
 from gateway.model.access import TOKEN_MARK, Credential
 from gateway.model.errors import BadNameError, Refusal
-from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Scope
+from gateway.model.facts import DEFAULT_SCOPES, UNCHANGED, Key, KeyKind, KeyLife, Scope
 from gateway.model.hidden_fields import shown
 from gateway.model.names import KeyId
 
@@ -56,6 +56,8 @@ class KeyState(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
+    DISABLED = "disabled"
+    DECOY = "decoy"
 
 
 class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +71,7 @@ class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[str, ...] = ()
     not_before: float | None = None
     expires_at: float | None = None
+    is_decoy: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an order whose key could never be used, or could do too much."""
@@ -131,6 +134,10 @@ def key_state(key: Key, now: float) -> KeyState:
     """The state of the key at this time. Every bound fails closed, also for a clock that returns NaN."""
     if key.revoked_at is not None:
         return KeyState.REVOKED
+    if key.life.is_decoy:
+        return KeyState.DECOY
+    if key.life.disabled_at is not None:
+        return KeyState.DISABLED
     if not math.isfinite(now) or (key.not_before is not None and not key.not_before <= now):
         return KeyState.NOT_YET_VALID
     if key.expires_at is not None and not now < key.expires_at:
@@ -202,5 +209,6 @@ def _new_key(order: KeyOrder, sha256_of_key: bytes, peppers: Peppers, token: str
         not_before=order.not_before,
         expires_at=order.expires_at,
         pepper_id=peppers.current.id,
+        life=KeyLife(is_decoy=True) if order.is_decoy else UNCHANGED,
     )
     return NewKey(key=key, digest=peppers.digest(sha256_of_key), token=token)

@@ -16,11 +16,11 @@ from gateway.directory.reading.key_usage import find_last_uses
 from gateway.identity.new_keys import key_state
 from gateway.model.errors import UnknownName
 from gateway.model.facts import Visibility
+from gateway.model.moments import when
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.operations.known_names import find_nearest, unknown_tenant, verify_tenant
 from gateway.resource.naming import model_directory
-from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from gateway.identity.new_keys import KeyState

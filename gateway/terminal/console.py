@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
@@ -156,23 +155,6 @@ def print_json(document: Any) -> None:
 def say(text: str, style: str = "") -> None:
     """Print a note at once, where there is no result to show it with."""
     Note(text, style).print()
-
-
-def when(seconds: float | None) -> str | None:
-    """A time as people and scripts read it.
-
-    A time outside the calendar's range, as a file on a volume may claim, is shown as its seconds since 1970.
-    """
-    if seconds is None:
-        return None
-    try:
-        return _text_of(seconds)
-    except (ValueError, OverflowError, OSError):
-        return f"@{seconds:.0f}"
-
-
-def _text_of(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _plain(value: object) -> object:

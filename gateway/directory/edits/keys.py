@@ -1,4 +1,4 @@
-"""Creates, imports, rotates and revokes keys. Only their records are handled here, never the keys.
+"""Makes, imports, changes, rotates, disables and revokes keys. Only their records are handled here.
 
 A suspended tenant gets no new keys in any way: suspension is for an incident, and a key made meanwhile would
 become valid unnoticed when the tenant is resumed. Revoking always works.
@@ -16,10 +16,15 @@ from msgspec.structs import replace
 from gateway.directory.edits.effect import Effect
 from gateway.directory.edits.tenants import load_tenant
 from gateway.model.errors import Conflict, UnknownName
+from gateway.model.facts import KeyLife
+from gateway.model.moments import at
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.directory.edits.changes import Changes
     from gateway.model.facts import Key
+    from gateway.model.key_changes import KeyChange
     from gateway.model.names import KeyId, TenantId
 
 MAX_OVERLAP_SECONDS = 30 * 86_400.0  # a month to roll out a new key; a longer overlap is simply a second key
@@ -33,24 +38,100 @@ async def create_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
     if (known := await changes.find_key_by_digest(digest)) is not None:
         raise Conflict(f"this very key is known already, as {known.key_id}")
     await changes.put_key(key, digest)
-    return Effect(is_changed=True, sentences=(f"key {key.key_id} created",))
+    what = "decoy key" if key.life.is_decoy else "key"
+    return Effect(
+        is_changed=True, sentences=(f"{what} {key.key_id} created{_times_of(key, key.created_at)}",)
+    )
 
 
 async def import_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
     """Write a key that exists elsewhere. Importing the same key for the same tenant again changes nothing."""
     known = await changes.find_key_by_digest(digest)
-    if known is not None and known.tenant == key.tenant and known.revoked_at is None:
+    if known is not None and known.tenant == key.tenant and not known.is_ended:
         return Effect(is_changed=False, sentences=(f"this key was imported already, as {known.key_id}",))
     return await create_key(changes, key=key, digest=digest)
 
 
-async def revoke_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
-    """Revoke a key. A second revocation changes nothing and keeps the time of the first."""
+async def revoke_key(changes: Changes, *, key_id: KeyId, now: float, reason: str = "") -> Effect:
+    """Revoke a key. A second revocation changes nothing and keeps time and reason of the first."""
     key, digest = await _load_key(changes, key_id)
     if key.revoked_at is not None:
-        return Effect(is_changed=False, sentences=(f"key {key_id} was revoked already",))
-    await changes.put_key(replace(key, revoked_at=now), digest)
+        sentence = f"key {key_id} was revoked already, at {at(key.revoked_at)}"
+        return Effect(is_changed=False, sentences=(sentence,))
+    await _put_revoked(changes, key, digest, now, reason)
     return Effect(is_changed=True, sentences=(f"key {key_id} is revoked",))
+
+
+async def revoke_keys(changes: Changes, *, key_ids: Sequence[KeyId], now: float, reason: str = "") -> Effect:
+    """Revoke those of these keys that are not revoked yet; `sentences` name each key once."""
+    effects = [await revoke_key(changes, key_id=key_id, now=now, reason=reason) for key_id in key_ids]
+    return Effect(
+        is_changed=any(one.is_changed for one in effects),
+        sentences=tuple(sentence for one in effects for sentence in one.sentences),
+    )
+
+
+async def disable_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
+    """Refuse a key until it is enabled again. It is a revocation that can be taken back (I6)."""
+    key, digest = await _load_key(changes, key_id)
+    _verify_not_over(key, now)
+    if key.life.disabled_at is not None:
+        sentence = f"key {key_id} was disabled already, at {at(key.life.disabled_at)}"
+        return Effect(is_changed=False, sentences=(sentence,))
+    await changes.put_key(replace(key, life=replace(key.life, disabled_at=now)), digest)
+    return Effect(is_changed=True, sentences=(f"key {key_id} is disabled",))
+
+
+async def enable_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
+    """Accept a disabled key again."""
+    key, digest = await _load_key(changes, key_id)
+    _verify_not_over(key, now)
+    if key.life.disabled_at is None:
+        return Effect(is_changed=False, sentences=(f"key {key_id} was enabled already",))
+    await _verify_may_have_keys(changes, key.tenant)
+    await changes.put_key(replace(key, life=replace(key.life, disabled_at=None)), digest)
+    return Effect(is_changed=True, sentences=(f"key {key_id} is enabled{_times_of(key, now)}",))
+
+
+async def change_key(changes: Changes, *, key_id: KeyId, wanted: KeyChange, now: float) -> Effect:
+    """Change name, scopes, networks or expiry of a key that has not ended."""
+    key, digest = await _load_key(changes, key_id)
+    _verify_not_over(key, now)
+    changed = replace(key, **{name: getattr(wanted, name) for name in wanted.named})
+    if changed == key:
+        return Effect(is_changed=False, sentences=(f"key {key_id} was so already",))
+    if changed.expires_at != key.expires_at:
+        if key.life.replaced_by is not None:
+            raise Conflict(
+                f"key {key_id} is being replaced by {key.life.replaced_by} and ends with the overlap; "
+                f"`cachegate keys close {key_id}` ends it now"
+            )
+        _verify_expiry(changed, now)
+    await changes.put_key(changed, digest)
+    said = (
+        f"key {key_id} has another {' and '.join(_names_of_changed(key, changed))}{_times_of(changed, now)}"
+    )
+    return Effect(is_changed=True, sentences=(said,))
+
+
+async def close_overlap(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
+    """End the overlap of a rotation now, by the id of either of its two keys: the old one is revoked."""
+    key, digest = await _load_key(changes, key_id)
+    if key.life.replaced_by is None and key.life.replaces is not None:
+        key, digest = await _load_key(changes, key.life.replaces)
+    if key.life.replaced_by is None:
+        raise Conflict(f"key {key_id} is in no rotation")
+    if not is_rotating(key, now):
+        return Effect(is_changed=False, sentences=(f"the overlap of key {key.key_id} is over already",))
+    await _put_revoked(changes, key, digest, now, f"replaced by {key.life.replaced_by}")
+    sentence = f"key {key.key_id} is revoked; {key.life.replaced_by} replaces it"
+    return Effect(is_changed=True, sentences=(sentence,))
+
+
+def is_rotating(key: Key, now: float) -> bool:
+    """Whether a key was replaced by another and its overlap is not over."""
+    is_over = key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now)
+    return key.life.replaced_by is not None and not is_over
 
 
 def heir_of(old: Key, successor: Key) -> Key:
@@ -77,23 +158,61 @@ async def rotate_key(
     if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:  # NaN fails this comparison
         raise Conflict("the overlap of two keys is from 0 seconds to 30 days")
     old, old_digest = await _load_key(changes, key_id)
-    if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= now):
-        raise Conflict(f"key {key_id} has ended; create a new one instead of rotating it")
+    _verify_not_over(old, now)
+    if old.life.disabled_at is not None:
+        raise Conflict(f"key {key_id} is disabled; enable it first, or create a new one")
+    if old.life.replaced_by is not None:
+        raise Conflict(
+            f"key {key_id} is being replaced by {old.life.replaced_by} already; rotate that one, or end the "
+            f"overlap with `cachegate keys close {key_id}`"
+        )
     heir = heir_of(old, successor)
+    heir = replace(heir, life=KeyLife(replaces=key_id))
     if heir.expires_at is not None and heir.expires_at <= max(now, heir.not_before or now):
         raise Conflict(f"key {key_id} begins later than the new key would end; give a later --expires")
     await create_key(changes, key=heir, digest=digest)
+    old = replace(old, life=replace(old.life, replaced_by=heir.key_id))
     if overlap_seconds == 0:
-        await changes.put_key(replace(old, revoked_at=now), old_digest)
+        await _put_revoked(changes, old, old_digest, now, f"replaced by {heir.key_id}")
         ending = "is revoked"
     else:
         ends_at = now + overlap_seconds
-        await changes.put_key(
-            replace(old, expires_at=ends_at if old.expires_at is None else min(old.expires_at, ends_at)),
-            old_digest,
-        )
-        ending = "ends when the overlap is over"
+        ends_at = ends_at if old.expires_at is None else min(old.expires_at, ends_at)
+        await changes.put_key(replace(old, expires_at=ends_at), old_digest)
+        ending = f"ends at {at(ends_at)}"
     return Effect(is_changed=True, sentences=(f"key {heir.key_id} replaces {key_id}, which {ending}",))
+
+
+async def _put_revoked(changes: Changes, key: Key, digest: bytes, now: float, reason: str) -> None:
+    await changes.put_key(replace(key, revoked_at=now, life=replace(key.life, revoked_for=reason)), digest)
+
+
+def _verify_not_over(key: Key, now: float) -> None:
+    """Raise `Conflict` for a key that has ended for good, and for a decoy, which can only be revoked."""
+    if key.revoked_at is not None:
+        raise Conflict(f"key {key.key_id} was revoked at {at(key.revoked_at)}, for good; create a new one")
+    if key.expires_at is not None and key.expires_at <= now:
+        raise Conflict(f"key {key.key_id} ended at {at(key.expires_at)}; create a new one")
+    if key.life.is_decoy:
+        raise Conflict(f"key {key.key_id} is a decoy: it opens nothing, and can only be revoked")
+
+
+def _verify_expiry(key: Key, now: float) -> None:
+    if key.expires_at is not None and key.expires_at <= max(now, key.not_before or now):
+        raise Conflict(f"key {key.key_id} would end before it begins, or before now; revoke it instead")
+
+
+def _names_of_changed(before: Key, after: Key) -> list[str]:
+    fields = {"name": "name", "scopes": "scopes", "networks": "networks", "expires_at": "expiry"}
+    return [title for name, title in fields.items() if getattr(before, name) != getattr(after, name)]
+
+
+def _times_of(key: Key, now: float) -> str:
+    """When a key begins, if that is ahead, and when it ends, if it does."""
+    begins = key.not_before is not None and key.not_before > now
+    parts = [f"begins at {at(key.not_before)}"] if key.not_before is not None and begins else []
+    parts += [] if key.expires_at is None else [f"ends at {at(key.expires_at)}"]
+    return "; it " + " and ".join(parts) if parts else ""
 
 
 async def _load_key(changes: Changes, key_id: KeyId) -> tuple[Key, bytes]:

@@ -78,7 +78,8 @@ class DirectoryReader:
         read_set = ReadSet(self._source, self._report)
         await read_set.fetch(key_names)
         key = _find_key(read_set, key_names)
-        if key is None or key.tenant is None:
+        # A key that ended is refused without its tenant: an unknown key and it then cost the same reads.
+        if key is None or key.tenant is None or key.is_ended:
             return key, None, read_set.stamp(key_names)
         tenant_name = names.tenant_fact(key.tenant)
         # A decision follows, so its grants and policy head are read in the same round trip.

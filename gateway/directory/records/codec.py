@@ -2,8 +2,8 @@
 
 A record is the msgpack array of a fact (`model/records.py`). Three kinds are packed: keys, pins and
 attestations have digests as raw bytes and scopes as bits. A tenant has three layouts: hosts of images stand
-in the second, and what its workflows may do in the third. A record repeats the name it is stored under and is
-refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
+in the second, and what its workflows may do in the third. A key has two: what became of it stands in the
+second. A record repeats the name it is stored under and is refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
 for another subject. A key repeats a part of its digest.
 
 Decoding is strict. A record with a wrong kind, an unknown layout, a missing or surplus field, a field of
@@ -29,11 +29,13 @@ from gateway.model.access import ALLOWABLE, GRANTABLE
 from gateway.model.facts import (
     MAX_ATTESTED,
     MAX_DEGRADED_SECONDS,
+    UNCHANGED,
     Alias,
     Attestation,
     Grant,
     Grants,
     Key,
+    KeyLife,
     ModelRule,
     Origin,
     Scope,
@@ -93,6 +95,9 @@ LAYOUT_WITH_IMAGE_HOSTS = 2
 LAYOUT_WITH_ALLOWS = 3
 """Of a tenant whose workflows may do something; it has room for hosts as well."""
 
+LAYOUT_WITH_LIFE = 2
+"""Of a key that was disabled, revoked for a reason or rotated, or is a decoy. Any other is of layout 1."""
+
 # The places of the layout and of packed fields in the row.
 _LAYOUT = 1
 _KEY_ID, _SCOPES = 4, 7
@@ -142,6 +147,10 @@ def decode(kind: type[FactT], raw: bytes, **names_of_fact: object) -> FactT:
 def encode_key(key: Key, digest: bytes) -> bytes:
     """Encode a key, to be stored under this digest."""
     row: list[Any] = msgspec.to_builtins(key)
+    if key.life == UNCHANGED:
+        row.pop()
+    else:
+        row[_LAYOUT] = LAYOUT_WITH_LIFE
     row[_KEY_ID] = names.short_key_id(key.key_id).decode()
     row[_SCOPES] = sum(SCOPE_BITS[scope] for scope in key.scopes)
     return _encoder.encode([*row, digest[:CHECK_BYTES]])
@@ -149,7 +158,15 @@ def encode_key(key: Key, digest: bytes) -> bytes:
 
 def decode_key(raw: bytes, digest: bytes) -> Key:
     """Decode the record stored under this digest."""
-    *row, check = _row(Key, raw, packed=1)
+    *row, check = _row(Key, raw, packed=None) or [None]
+    if len(row) > _LAYOUT and row[_LAYOUT] == LAYOUT_WITH_LIFE:
+        row[_LAYOUT] = 1
+        if not isinstance(row[-1], list) or len(row[-1]) != len(KeyLife.__struct_fields__):
+            _refuse()
+    elif len(row) > _LAYOUT:
+        row.append([])
+    if len(row) != 1 + len(Key.__struct_fields__):
+        _refuse()
     if check != digest[:CHECK_BYTES]:
         _refuse("the record was written for another name")
     short_id, bits = row[_KEY_ID], row[_SCOPES]
@@ -159,7 +176,8 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
     row[_SCOPES] = [scope for scope, bit in SCOPE_BITS.items() if bits & bit]
     key = _fact(Key, row, {})
     why = "a key record holds a name or network that does not parse"
-    _verify(why, parse_key_id, [key.key_id])
+    other_ids = [one for one in (key.life.replaces, key.life.replaced_by) if one is not None]
+    _verify(why, parse_key_id, [key.key_id, *other_ids])
     _verify(why, parse_tenant_id, [] if key.tenant is None else [key.tenant])
     _verify(why, ipaddress.ip_network, key.networks)
     return key
