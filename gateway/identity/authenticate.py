@@ -5,10 +5,9 @@ by its keyed hashes, one for each pepper, and the record that is found is checke
 not yet valid, expired, networks, tenant. The client gets one answer for all of these; the reason and the
 key's id are for the audit record.
 
-A refused key and an unknown one cost the same: the answer to both is remembered by the key's SHA-256, with the
-records that it stands on, until one of them changes. So neither is hashed, read and decoded again, and how
-long a refusal takes does not tell whether a key was ever valid. What depends on time and address is checked
-each time.
+A refused key and an unknown one cost the same: what was read about either is remembered by the key's SHA-256,
+until one of the records changes. So neither is hashed, read and decoded again, and the time that a refusal
+takes does not tell whether a key was ever valid. What depends on time and address is checked each time.
 
 The wall clock may be set back while we run, which would make an expired key valid again. So expiry is
 checked against the latest time that this process has seen, and not-before against the time passed in.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.model.facts import Scope
+from gateway.model.facts import Scope  # noqa: TC001 -- msgspec resolves it
 
 MAX_REASON_CHARACTERS = 200  # why a key was revoked: a line in a list, and in each of its records
 

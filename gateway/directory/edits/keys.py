@@ -108,10 +108,9 @@ async def change_key(changes: Changes, *, key_id: KeyId, wanted: KeyChange, now:
             )
         _verify_expiry(changed, now)
     await changes.put_key(changed, digest)
-    said = (
-        f"key {key_id} has another {' and '.join(_names_of_changed(key, changed))}{_times_of(changed, now)}"
-    )
-    return Effect(is_changed=True, sentences=(said,))
+    other = " and ".join(_names_of_changed(key, changed))
+    sentence = f"key {key_id} has another {other}{_times_of(changed, now)}"
+    return Effect(is_changed=True, sentences=(sentence,))
 
 
 async def close_overlap(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
@@ -190,9 +189,11 @@ async def _put_revoked(changes: Changes, key: Key, digest: bytes, now: float, re
 def _verify_not_over(key: Key, now: float) -> None:
     """Raise `Conflict` for a key that has ended for good, and for a decoy, which can only be revoked."""
     if key.revoked_at is not None:
-        raise Conflict(f"key {key.key_id} was revoked at {at(key.revoked_at)}, for good; create a new one")
+        raise Conflict(
+            f"key {key.key_id} has ended: it was revoked at {at(key.revoked_at)}; create a new one"
+        )
     if key.expires_at is not None and key.expires_at <= now:
-        raise Conflict(f"key {key.key_id} ended at {at(key.expires_at)}; create a new one")
+        raise Conflict(f"key {key.key_id} has ended, at {at(key.expires_at)}; create a new one")
     if key.life.is_decoy:
         raise Conflict(f"key {key.key_id} is a decoy: it opens nothing, and can only be revoked")
 

@@ -3,8 +3,9 @@
 A record is the msgpack array of a fact (`model/records.py`). Three kinds are packed: keys, pins and
 attestations have digests as raw bytes and scopes as bits. A tenant has three layouts: hosts of images stand
 in the second, and what its workflows may do in the third. A key has two: what became of it stands in the
-second. A record repeats the name it is stored under and is refused under any other name: a record that was moved, or a reply that reached the wrong reader, is never used
-for another subject. A key repeats a part of its digest.
+second. A record repeats the name it is stored under and is refused under any other name: a record that was
+moved, or a reply that reached the wrong reader, is never used for another subject. A key repeats a part of
+its digest.
 
 Decoding is strict. A record with a wrong kind, an unknown layout, a missing or surplus field, a field of
 another type, a name that does not parse, or a time that is not finite raises `UnreadableRecordError`, which
