@@ -25,7 +25,7 @@ import structlog
 from gateway.model.errors import CachegateError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.adapters.provider import Provider
     from gateway.audit.request_secrets import RequestSecrets
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.directory.memory.near_facts import NearFacts
     from gateway.issuers.outside import OutsideIssuers
     from gateway.model.errors import Unavailable
+    from gateway.model.facts import Key
     from gateway.model.pins import Pin
     from gateway.platform.authority import Authority
 
@@ -49,6 +50,11 @@ GAUGES = {
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
     "cachegate_upstream_left_alone_by_strangers": "Workers that ask it nothing about unknown keys for a "
     "moment, since it failed on those or asked for fewer questions.",
+    "cachegate_keys_never_used": "Keys that are valid, a week old and were never used, at the last report.",
+    "cachegate_keys_never_expiring": "Keys that are valid and have no expiry, at the last report.",
+    "cachegate_keys_expiring_soon": "Keys that end within 14 days, at the last report.",
+    "cachegate_keys_new_networks": "Keys that were used from a new network in the last 30 days, at the last "
+    "report.",
 }
 """Current values. Workers without a value report 0, so that the sum over all workers is the value."""
 
@@ -122,6 +128,10 @@ COUNTERS = {
         "Requests with a platform's key that nobody here knew: asked, remembered (denied from memory), "
         "limited (beyond the budget of questions).",
         ("event",),
+    ),
+    "cachegate_decoy_uses_total": Metric("Uses of decoy keys. Each of them is an alarm."),
+    "cachegate_key_new_networks_total": Metric(
+        "Times that a key was used from a network that was new to it, while it had others."
     ),
     "cachegate_near_cache_total": Metric(
         "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.", ("event",)
@@ -230,6 +240,7 @@ class Telemetry:
         self.sums: dict[str, float] = {"cachegate_barrier_seconds_total": 0.0}
         self.gauges: dict[str, float] = {}
         self.lines = RepeatedLines()
+        self._decoys: dict[str, tuple[str | None, str]] = {}  # used since the last tick: tenant and client
         self._log = structlog.get_logger("cachegate")
 
     def decided(self, route: str, reason: Reason) -> None:
@@ -343,6 +354,42 @@ class Telemetry:
             server,
             server=server,
         )
+
+    def decoy_used(self, key: Key, client: str) -> None:
+        """Count a use of a decoy key. It is logged by the next tick: here it would take time that tells."""
+        self.counters["cachegate_decoy_uses_total"] += 1
+        if key.key_id in self._decoys or len(self._decoys) < MOST_LINES:
+            self._decoys[key.key_id] = key.tenant, client
+
+    def tick(self, now: float) -> None:
+        """Log what is due. A worker calls it every second."""
+        decoys, self._decoys = self._decoys, {}
+        for key_id, (tenant, client) in decoys.items():
+            self.lines.say(
+                "a decoy key was used: whoever has it found or stole it",
+                key_id,
+                key_id=key_id,
+                tenant=tenant,
+                client=client,
+                help=f"cachegate audit search --key-id {key_id}",
+            )
+        self.lines.tick(now)
+
+    def new_network(self, key_id: str, network: str) -> None:
+        """Count and log that a key was used from a network that is new to it."""
+        self.counters["cachegate_key_new_networks_total"] += 1
+        self.lines.say(
+            "a key was used from a network that is new to it",
+            key_id,
+            is_error=False,
+            key_id=key_id,
+            network=network,
+        )
+
+    def keys_reported(self, counts: Mapping[Any, int]) -> None:
+        """Note how many keys concern an operator; nothing where another worker does."""
+        for concern in ("never-used", "never-expiring", "expiring-soon", "new-networks"):
+            self.gauges[f"cachegate_keys_{concern.replace('-', '_')}"] = float(counts.get(concern, 0))
 
     def withdrawn(self) -> None:
         """Count an answer that was overtaken by a change before its first byte."""

@@ -31,6 +31,7 @@ from gateway.assembly.components import (
     build_tokens,
 )
 from gateway.assembly.credential_marks import marker
+from gateway.assembly.key_watch import KeyWatch
 from gateway.assembly.stamp_watch import StampWatch
 from gateway.assembly.token_keys import TokenKeyWatch, report_no_tokens
 from gateway.assembly.upkeep import Upkeep
@@ -52,6 +53,7 @@ from gateway.identity.any_credential import AnyAuthenticator
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
 from gateway.identity.authenticate_token import TokenAuthenticator
+from gateway.identity.key_networks import KeyNetworks
 from gateway.identity.keys_by_id import KeysById
 from gateway.identity.last_uses import LastUses
 from gateway.identity.links import load_link_keys
@@ -104,7 +106,8 @@ class Pipeline:
         self.registrar = build_registrar(settings, self.store, self.clock, self._audit_is_behind)
         self.recorder = self.registrar.recorder
         peppers = load_peppers(settings.pepper_folder)
-        last_uses = LastUses(marker(peppers))
+        networks = KeyNetworks()
+        last_uses = LastUses(marker(peppers), networks)
         rules = Rulebook()
         self.decisions = Decisions(
             directory=self.directory,
@@ -112,7 +115,7 @@ class Pipeline:
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_megabytes << 20,
         )
-        self.authenticator = authenticator = Authenticator(self.directory, peppers)
+        self.authenticator = authenticator = Authenticator(self.directory, peppers, self.telemetry.decoy_used)
         self.provider = build_provider(settings, self.clock)
         self.authority = build_authority(
             settings, self.provider, self.store, self.facts, self.registrar, peppers, self.clock, self.name
@@ -172,7 +175,7 @@ class Pipeline:
             recorder=self.recorder,
             authority=self.authority,
         )
-        self.upkeep = self._keep(last_uses)
+        self.upkeep = self._keep(last_uses, self._watch_keys(networks))
         self.sweep(
             *self.decisions.memories,
             rules.memory,
@@ -186,7 +189,18 @@ class Pipeline:
         """Add memories to the regular sweep, which drops what is no longer current."""
         self.upkeep.memories += memories
 
-    def _keep(self, last_uses: LastUses) -> Upkeep:
+    def _watch_keys(self, networks: KeyNetworks) -> KeyWatch:
+        return KeyWatch(
+            store=self.store,
+            listing=Listing(PlainFacts(self.store), on_unreadable=self.telemetry.unreadable),
+            networks=networks,
+            recorder=self.recorder,
+            telemetry=self.telemetry,
+            clock=self.clock,
+            worker=self.name,
+        )
+
+    def _keep(self, last_uses: LastUses, key_watch: KeyWatch) -> Upkeep:
         """Build what this worker runs beside requests."""
         settings, token_keys = self.settings, self._watch_token_keys()
         ahead = PinningAhead(
@@ -220,6 +234,7 @@ class Pipeline:
             recorder=self.recorder,
             transfers=self.transfers,
             last_uses=last_uses,
+            key_watch=key_watch,
             pins=self.pins,
             pinning_ahead=ahead if settings.pin_in_background else None,
             canary=canary if settings.canary_seconds else None,
@@ -235,6 +250,7 @@ class Pipeline:
             telemetry=self.telemetry,
             at_the_start=() if token_keys is None else (token_keys.try_to_look,),
             more_chores=(
+                ("keys", key_watch.run),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)

@@ -77,8 +77,7 @@ class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse an order whose key could never be used, or could do too much."""
         if (self.kind is KeyKind.TENANT) != (self.tenant is not None):
             raise BadNameError("a tenant key names a tenant, an admin key names none")
-        if len(self.name) > MAX_NAME_CHARACTERS or not self.name.isprintable():
-            raise BadNameError(f"a key's name is at most {MAX_NAME_CHARACTERS} printable characters")
+        parse_name(self.name)
         if self.scopes is not None:
             _check_scopes(self.scopes, self.kind)
         if self.networks != parse_networks(self.networks):
@@ -143,6 +142,13 @@ def key_state(key: Key, now: float) -> KeyState:
     if key.expires_at is not None and not now < key.expires_at:
         return KeyState.EXPIRED
     return KeyState.LIVE
+
+
+def parse_name(text: str) -> str:
+    """A name for people. Raises `BadNameError`."""
+    if len(text) > MAX_NAME_CHARACTERS or not text.isprintable():
+        raise BadNameError(f"a key's name is at most {MAX_NAME_CHARACTERS} printable characters")
+    return text
 
 
 def parse_scopes(texts: Iterable[str], kind: KeyKind) -> frozenset[Scope]:

@@ -94,6 +94,10 @@ class Key(Record, frozen=True, kw_only=True, tag=1):
         """Whether it is refused at any time and from anywhere, whatever its tenant's state is."""
         return self.revoked_at is not None or self.life.disabled_at is not None or self.life.is_decoy
 
+    def is_over(self, now: float) -> bool:
+        """Whether it has ended for good: it was revoked, or its expiry has passed."""
+        return self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= now)
+
 
 class Tenant(Record, frozen=True, kw_only=True, tag=2, rename={"tenant_id": "tenant"}, gc=False):
     """A tenant: the owner of keys, to whom rights may be given."""

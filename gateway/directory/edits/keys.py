@@ -20,8 +20,6 @@ from gateway.model.facts import KeyLife
 from gateway.model.moments import at
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from gateway.directory.edits.changes import Changes
     from gateway.model.facts import Key
     from gateway.model.key_changes import KeyChange
@@ -60,15 +58,6 @@ async def revoke_key(changes: Changes, *, key_id: KeyId, now: float, reason: str
         return Effect(is_changed=False, sentences=(sentence,))
     await _put_revoked(changes, key, digest, now, reason)
     return Effect(is_changed=True, sentences=(f"key {key_id} is revoked",))
-
-
-async def revoke_keys(changes: Changes, *, key_ids: Sequence[KeyId], now: float, reason: str = "") -> Effect:
-    """Revoke those of these keys that are not revoked yet; `sentences` name each key once."""
-    effects = [await revoke_key(changes, key_id=key_id, now=now, reason=reason) for key_id in key_ids]
-    return Effect(
-        is_changed=any(one.is_changed for one in effects),
-        sentences=tuple(sentence for one in effects for sentence in one.sentences),
-    )
 
 
 async def disable_key(changes: Changes, *, key_id: KeyId, now: float) -> Effect:
@@ -129,8 +118,7 @@ async def close_overlap(changes: Changes, *, key_id: KeyId, now: float) -> Effec
 
 def is_rotating(key: Key, now: float) -> bool:
     """Whether a key was replaced by another and its overlap is not over."""
-    is_over = key.revoked_at is not None or (key.expires_at is not None and key.expires_at <= now)
-    return key.life.replaced_by is not None and not is_over
+    return key.life.replaced_by is not None and not key.is_over(now)
 
 
 def heir_of(old: Key, successor: Key) -> Key:
@@ -175,11 +163,16 @@ async def rotate_key(
         await _put_revoked(changes, old, old_digest, now, f"replaced by {heir.key_id}")
         ending = "is revoked"
     else:
-        ends_at = now + overlap_seconds
-        ends_at = ends_at if old.expires_at is None else min(old.expires_at, ends_at)
+        ends_at = end_of_overlap(old, now, overlap_seconds)
         await changes.put_key(replace(old, expires_at=ends_at), old_digest)
         ending = f"ends at {at(ends_at)}"
     return Effect(is_changed=True, sentences=(f"key {heir.key_id} replaces {key_id}, which {ending}",))
+
+
+def end_of_overlap(old: Key, now: float, overlap_seconds: float) -> float:
+    """When a key that is rotated now ends."""
+    ends_at = now + overlap_seconds
+    return ends_at if old.expires_at is None else min(old.expires_at, ends_at)
 
 
 async def _put_revoked(changes: Changes, key: Key, digest: bytes, now: float, reason: str) -> None:

@@ -17,6 +17,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.directory.records import names
 from gateway.model.errors import BadNameError, Unavailable
 from gateway.model.names import parse_key_id
@@ -27,27 +29,50 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId
     from gateway.model.stores import FactStore
 
-_SECONDS = re.compile(rb"[0-9]{1,11}")  # since the epoch, for a thousand years
+# Seconds since the epoch, for a thousand years, and the network, if it is known.
+_USE = re.compile(rb"([0-9]{1,11})(?: ([0-9a-f.:/]{3,49}))?")
 
 MAX_FAILED_HASHES = 3  # more mean that the server is down, and each attempt takes time
 
 
-async def note_last_uses(store: FactStore, uses: Mapping[KeyId, float]) -> Unavailable | None:
+class LastUse(msgspec.Struct, frozen=True, gc=False):
+    """When a key was last used, and from which network, if that is known."""
+
+    at: float
+    network: str | None = None
+
+
+async def note_last_uses(
+    store: FactStore, uses: Mapping[KeyId, float], networks: Mapping[KeyId, str] | None = None
+) -> Unavailable | None:
     """Store when keys were last used, to the second; return the failure, if any. The rest is written."""
-    placed = {key_id: (*names.last_use(key_id), b"%d" % seen_at) for key_id, seen_at in uses.items()}
+    known = networks or {}
+    placed = {}
+    for key_id, seen_at in uses.items():
+        network = known.get(key_id)
+        value = b"%d" % seen_at if network is None else b"%d %b" % (seen_at, network.encode())
+        placed[key_id] = (*names.last_use(key_id), value)
     return (await _put(store, placed))[1]
 
 
-async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[KeyId, float | None]:
-    """Return when these keys were last used, as far as it is known."""
-    found: dict[KeyId, float | None] = {}
+async def find_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[KeyId, LastUse | None]:
+    """Return when these keys were last used, and from where, as far as it is known."""
+    found: dict[KeyId, LastUse | None] = {}
     placed = sorted((*names.last_use(key_id), key_id) for key_id in key_ids)
     for bucket, entries in groupby(placed, key=itemgetter(0)):
         listed = list(entries)
         values = await store.hash_fields(bucket, [field for _, field, _ in listed])
         for (_, _, key_id), value in zip(listed, values, strict=True):
-            found[key_id] = float(value) if value is not None and _SECONDS.fullmatch(value) else None
+            match = None if value is None else _USE.fullmatch(value)
+            network = None if match is None or match[2] is None else match[2].decode()
+            found[key_id] = None if match is None else LastUse(float(match[1]), network)
     return found
+
+
+async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[KeyId, float | None]:
+    """Return when these keys were last used, as far as it is known."""
+    found = await find_uses(store, key_ids)
+    return {key_id: None if use is None else use.at for key_id, use in found.items()}
 
 
 async def note_credential_marks(

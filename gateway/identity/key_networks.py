@@ -1,0 +1,82 @@
+"""Note in memory from which networks keys are used, to be compared later with those of before.
+
+A network is what one household, office or machine room has: a /24 of IPv4, a /48 of IPv6. A stolen key shows
+by a network that it was never used from. Like last uses (`last_uses.py`) this decides nothing and is written
+outside of any request. A use from the address of the use before costs one look into a dict.
+
+Signed links do not count: they are made to be handed on. Nor do tokens of outside issuers, whose callers,
+such as the runners of a build service, come from anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.model.addresses import find_network
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gateway.model.access import Principal
+    from gateway.model.names import KeyId, TenantId
+
+MAX_KEYS = 100_000  # whose latest address is remembered: some 15 MB; beyond that, all are looked up again
+MAX_KNOWN = 50_000  # pairs of key and network that were noted: some 10 MB; beyond that, they are noted again
+MAX_NEW = 2_000  # between two calls of `take`; further ones are noted at their next use
+
+
+class NetworkUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A use of a key from a network that this worker had not noted for it."""
+
+    key_id: KeyId
+    tenant: TenantId | None
+    network: str
+    at: float
+
+
+class KeyNetworks:
+    """The networks that keys were used from since the last `take`."""
+
+    __slots__ = ("_known", "_new", "latest")
+
+    def __init__(self) -> None:
+        self.latest: dict[KeyId, str] = {}  # the address of each key's latest use
+        self._known: set[tuple[KeyId, str | None]] = set()
+        self._new: list[NetworkUse] = []
+
+    def note(self, principal: Principal, client: str, now: float) -> None:
+        """Note a use of a key."""
+        if principal.is_link or principal.issuer is not None:
+            return
+        key_id, latest = principal.key_id, self.latest
+        network = find_network(client)
+        if key_id not in latest and len(latest) >= MAX_KEYS:
+            latest.clear()
+        seen = key_id, network
+        if network is not None and seen not in self._known:
+            if len(self._new) >= MAX_NEW:
+                return
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known.add(seen)
+            use = NetworkUse(key_id=key_id, tenant=principal.tenant, network=network, at=now)
+            self._new.append(use)
+        latest[key_id] = client
+
+    def take(self) -> list[NetworkUse]:
+        """Return the notes and clear them."""
+        taken, self._new = self._new, []
+        return taken
+
+    def forget(self, uses: Iterable[NetworkUse]) -> None:
+        """Note these again at their next use: they could not be written."""
+        for use in uses:
+            self._known.discard((use.key_id, use.network))
+            self.latest.pop(use.key_id, None)
+
+    def latest_of(self, key_ids: Iterable[KeyId]) -> dict[KeyId, str]:
+        """The network of the latest use of those of these keys whose address is known."""
+        found = {key_id: find_network(self.latest.get(key_id, "")) for key_id in key_ids}
+        return {key_id: network for key_id, network in found.items() if network is not None}
