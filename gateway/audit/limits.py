@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
 from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS
+from gateway.model.durability import Durability
 from gateway.model.errors import Misconfigured
 
-
-class Durability(StrEnum):
-    """What a record survives once the call has returned."""
-
-    PROCESS = "process"  # the end of our process, in whatever way
-    POWER = "power"  # a power failure
+__all__ = ["Durability", "Limits"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -86,7 +86,7 @@ def verifying(paths: Sequence[Path]) -> Iterator[None]:
     """Show how much of these files and folders was read, for as long as this context lasts."""
     total = sum(map(_size, paths))
     begun_at = find_bytes_read()
-    if total < MUCH_BYTES or begun_at is None or not people.is_terminal:
+    if total < MUCH_BYTES or begun_at is None or not people().is_terminal:
         yield
         return
     finished = threading.Event()
@@ -121,11 +121,11 @@ def readable_size(count: int) -> str:
 
 @contextmanager
 def _shown(what: str, total: int | None, *columns: ProgressColumn) -> Iterator[Bar]:
-    if not people.is_terminal:
+    if not people().is_terminal:
         yield Bar()
         return
     every = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
-    with Progress(*every, console=people, transient=True) as progress:
+    with Progress(*every, console=people(), transient=True) as progress:
         yield Bar(progress, what, total)
 
 

@@ -141,18 +141,16 @@ def heir_of(old: Key, successor: Key) -> Key:
 async def rotate_key(
     changes: Changes, *, key_id: KeyId, successor: Key, digest: bytes, now: float, overlap_seconds: float
 ) -> Effect:
-    """Write a new key that replaces another, which ends after the overlap or at its own expiry."""
+    """Write a new key that replaces another, which ends after the overlap or at its own expiry.
+
+    Within an overlap a key may be rotated once more, which never makes the overlap longer.
+    """
     if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:  # NaN fails this comparison
         raise Conflict("the overlap of two keys is from 0 seconds to 30 days")
     old, old_digest = await _load_key(changes, key_id)
     _verify_not_over(old, now)
     if old.life.disabled_at is not None:
         raise Conflict(f"key {key_id} is disabled; enable it first, or create a new one")
-    if old.life.replaced_by is not None:
-        raise Conflict(
-            f"key {key_id} is being replaced by {old.life.replaced_by} already; rotate that one, or end the "
-            f"overlap with `cachegate keys close {key_id}`"
-        )
     heir = heir_of(old, successor)
     heir = replace(heir, life=KeyLife(replaces=key_id))
     if heir.expires_at is not None and heir.expires_at <= max(now, heir.not_before or now):

@@ -160,11 +160,12 @@ def encode_key(key: Key, digest: bytes) -> bytes:
 def decode_key(raw: bytes, digest: bytes) -> Key:
     """Decode the record stored under this digest."""
     *row, check = _row(Key, raw, packed=None) or [None]
-    if len(row) > _LAYOUT and row[_LAYOUT] == LAYOUT_WITH_LIFE:
+    has_life = len(row) > _LAYOUT and row[_LAYOUT] == LAYOUT_WITH_LIFE
+    if has_life:
         row[_LAYOUT] = 1
         if not isinstance(row[-1], list) or len(row[-1]) != len(KeyLife.__struct_fields__):
             _refuse()
-    elif len(row) > _LAYOUT:
+    else:
         row.append([])
     if len(row) != 1 + len(Key.__struct_fields__):
         _refuse()
@@ -176,6 +177,10 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
     row[_KEY_ID] = names.long_key_id(short_id.encode())
     row[_SCOPES] = [scope for scope, bit in SCOPE_BITS.items() if bits & bit]
     key = _fact(Key, row, {})
+    if not has_life:
+        force_setattr(key, "life", UNCHANGED)  # one for all of them
+    elif key.life == UNCHANGED:
+        _refuse("a key's record has a layout for what it does not have")
     why = "a key record holds a name or network that does not parse"
     other_ids = [one for one in (key.life.replaces, key.life.replaced_by) if one is not None]
     _verify(why, parse_key_id, [key.key_id, *other_ids])

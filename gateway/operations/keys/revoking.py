@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.audit.scrub import clean_name
 from gateway.directory.edits import keys as edits
 from gateway.model.errors import BadNameError
 from gateway.model.key_changes import MAX_REASON_CHARACTERS
@@ -56,6 +55,10 @@ def parse_reason(text: str) -> str:
     """Why a key is revoked, in the operator's words: one line, without any secret. Raises `BadNameError`."""
     if len(text) > MAX_REASON_CHARACTERS or not text.isprintable():
         raise BadNameError(f"a reason is one line of at most {MAX_REASON_CHARACTERS} printable characters")
+    if not text:
+        return ""
+    from gateway.audit.scrub import clean_name  # noqa: PLC0415 -- most commands need nothing of the audit log
+
     return clean_name(text)
 
 
