@@ -31,26 +31,44 @@ from gateway.directory.records.codec import (
     decode_key,
     decode_key_set,
     decode_tenant,
+    encode_key,
 )
 from gateway.directory.records.policies import PolicySets, decode_policy_head
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.facts import DEFAULT_SCOPES, Key
 from gateway.model.issuers import FoundBinding, FoundIssuer, RuleLeaf, issuer_digest
-from gateway.model.names import ModelId
+from gateway.model.names import KeyId, ModelId, TenantId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
-    from gateway.model.facts import Facts, Key, PolicySet, Tenant
+    from gateway.model.facts import Facts, PolicySet, Tenant
     from gateway.model.issuers import MappingRule
-    from gateway.model.names import KeyId, TenantId
     from gateway.model.ports import FactSource
     from gateway.model.stamps import Stamp
     from gateway.model.stores import FactStore
 
 TEXTS_MISSING = "the texts it names are missing from Redis"
 _POLICY_ATTEMPTS = 3  # an apply between two reads deletes the old texts; this rarely happens twice in a row
+
+
+_STAND_IN_DIGEST = bytes(names.DIGEST_BYTES)
+_STAND_IN = encode_key(
+    Key(
+        key_id=KeyId("key_000000000000"),
+        tenant=TenantId("stand-in"),
+        name="stands for a key",
+        scopes=DEFAULT_SCOPES,
+        networks=(),
+        created_at=1.0,
+        revoked_at=2.0,
+        pepper_id="p1",
+    ),
+    _STAND_IN_DIGEST,
+)
+"""The record of a key that nobody has, decoded in place of one that is not there."""
 
 
 class DirectoryReader:
@@ -241,6 +259,8 @@ class DirectoryReader:
 def _find_key(read_set: ReadSet, key_names: Sequence[bytes]) -> Key | None:
     name = next((name for name in key_names if read_set.leaves[name].value is not None), None)
     if name is None:
+        # As long as it takes to decode a key that was revoked: neither is decoded again (`authenticate.py`).
+        decode_key(_STAND_IN, _STAND_IN_DIGEST)
         return None
     key = read_set.decoded(name, partial(decode_key, digest=names.digest_of(name)))
     if key is None:

@@ -13,6 +13,7 @@ import typer
 from gateway.cli import commands
 from gateway.cli.application import app
 from gateway.cli.index import COMMANDS
+from gateway.demo.world import SETTINGS_FILE
 
 HEAVY = ("cedarpy", "cryptography.hazmat.bindings", "httpx", "jwt", "starlette", "structlog", "uvicorn")
 PROGRAM = """
@@ -59,14 +60,7 @@ def test_help_of_all_commands_imports_none_of_them():
 
 @pytest.mark.parametrize("command", ["list", "rotations", "report"])
 def test_listing_keys_imports_nothing_that_is_heavy(installed, command):
-    environment = {
-        "CACHEGATE_STATE": str(installed.settings.state),
-        **(
-            {}
-            if installed.settings.redis_url is None
-            else {"CACHEGATE_REDIS_URL": installed.settings.redis_url}
-        ),
-    }
+    environment = {"CACHEGATE_CONFIG": str(installed.folder / SETTINGS_FILE)}
     status, modules = imported_by("keys", command, "--json", environment=environment)
     assert status == 0
     assert not modules.intersection({*HEAVY, "rich.console", "gateway.assembly.components"})

@@ -123,8 +123,8 @@ def test_a_key_to_which_nothing_happened_has_the_first_layout_and_shares_its_lif
     "life",
     [
         None, [], "", [None, "", None, None], [None, "", None, None, False], [None, "", None, None, True, 1],
-        [float("nan"), "", None, None, False], [5.0, "", "key_x", None, False], [5.0, None, None, None, False],
-        [5.0, "", None, None, 1],
+        [float("nan"), "", None, None, False], [5.0, "", "key_x", None, False],
+        [5.0, None, None, None, False], [5.0, "", None, None, 1],
     ],
 )  # fmt: skip
 def test_a_key_whose_life_does_not_parse_is_unreadable(make_key, life):
