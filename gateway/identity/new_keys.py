@@ -115,7 +115,7 @@ def import_key(order: KeyOrder, *, sha256_hex: str, peppers: Peppers) -> NewKey:
 
 def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
     """A key of another system as it is, from standard input. No error message quotes it."""
-    if not MIN_OPAQUE_CHARACTERS <= len(raw_key) <= MAX_OPAQUE_CHARACTERS or not _OPAQUE.fullmatch(raw_key):
+    if not may_be_key(raw_key):
         raise BadNameError(
             f"not a key: expected {MIN_OPAQUE_CHARACTERS} to {MAX_OPAQUE_CHARACTERS} visible ASCII "
             "characters, without blanks or commas"
@@ -127,6 +127,11 @@ def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
     if Credential(raw_key).is_token:
         raise BadNameError(f"not a key: what starts with {TOKEN_MARK} is read as an access token")
     return _new_key(order, sha256(raw_key.encode("ascii")).digest(), peppers)
+
+
+def may_be_key(text: str) -> bool:
+    """Whether a key, of whatever system, can look like that."""
+    return MIN_OPAQUE_CHARACTERS <= len(text) <= MAX_OPAQUE_CHARACTERS and bool(_OPAQUE.fullmatch(text))
 
 
 def key_state(key: Key, now: float) -> KeyState:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.identity.new_keys import MAX_OPAQUE_CHARACTERS
+from gateway.identity.new_keys import may_be_key
 from gateway.identity.platform_keys import sha256_of
 from gateway.identity.tokens import parse_token
 from gateway.model.access import Credential
@@ -113,7 +113,7 @@ WHY = {
 
 def _kind_of(token: str) -> FoundKind:
     """What a token can be, by its form; `UNKNOWN` for what has to be looked up."""
-    if not token or len(token) > MAX_OPAQUE_CHARACTERS or not token.isascii() or not token.isprintable():
+    if not may_be_key(token):
         return FoundKind.NO_KEY
     if Credential(token).is_token:
         return FoundKind.ACCESS_TOKEN
