@@ -1,8 +1,8 @@
 """Note in memory from which networks keys are used, to be compared later with those of before.
 
-A network is what one household, office or machine room has: a /24 of IPv4, a /48 of IPv6. A stolen key shows
-by a network that it was never used from. Like last uses (`last_uses.py`) this decides nothing and is written
-outside of any request. A use from the address of the use before costs one look into a dict.
+A network is what one site has: a /24 of IPv4, a /48 of IPv6. A stolen key shows by a network that it was
+never used from. Like last uses (`last_uses.py`) this decides nothing and is written outside of any request. A
+use from the address of the use before costs one look into a dict.
 
 Signed links do not count: they are made to be handed on. Nor do tokens of outside issuers, whose callers,
 such as the runners of a build service, come from anywhere.

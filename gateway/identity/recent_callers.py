@@ -60,7 +60,7 @@ class Refused(msgspec.Struct, frozen=True, eq=False):
 
 
 class RefusedKeys(BoundedMemory[bytes, Refused]):
-    """Refused keys by their SHA-256. A flood of unknown ones only displaces others from it."""
+    """Refused keys by their SHA-256. Ever new unknown ones only displace others from it."""
 
     __slots__ = ()
 

@@ -6,7 +6,7 @@ order, and compares the times: the figure is the AUC, the share of pairs in whic
 0.5 tells nothing; 0.6 tells something after some hundred requests. It is folded, so that 0.4 counts as 0.6.
 
 `again` asks with the same keys over and over, within the limits of the audit log and beyond; `once` asks with
-each key once in its life. `cpu` is what a refusal takes of a worker's time, in a flood of ever new keys.
+each key once in its life. `cpu` is what a refusal takes of a worker's time, for ever new keys.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ class Size:
     runs: int
     again: int  # requests of each kind in a run
     once: int  # keys of each kind in a run
-    flood: int
+    strangers: int
 
 
-FULL, QUICK = Size(runs=7, again=3000, once=400, flood=20_000), Size(runs=2, again=300, once=50, flood=1000)
+FULL = Size(runs=7, again=3000, once=400, strangers=20_000)
+QUICK = Size(runs=2, again=300, once=50, strangers=1000)
 
 
 async def _make(session: OperatorSession, kind: str, count: int) -> list[str]:
@@ -184,8 +185,8 @@ def measure(report: Report, size: Size, kinds: Sequence[str]) -> None:
                     again[kind].append(_difference(times_again[kind], times_again[UNKNOWN]))
                 worker = _worker()
                 before = cpu_seconds([worker])
-                _measure(port, [("new", _request(mint_token("bench"))) for _ in range(size.flood)])
-                cpu.append((cpu_seconds([worker]) - before) / (size.flood + 200) * 1e6)
+                _measure(port, [("new", _request(mint_token("bench"))) for _ in range(size.strangers)])
+                cpu.append((cpu_seconds([worker]) - before) / (size.strangers + 200) * 1e6)
     for kind in kinds:
         for name, found, how in (("again", again, "the same keys again"), ("once", once, "each key once")):
             against = f"{kind} against unknown, {how}"

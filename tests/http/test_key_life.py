@@ -139,18 +139,18 @@ def test_a_use_from_a_new_network_is_reported_and_moves_no_generation(world, new
     assert generation() == before
 
 
-def test_a_refused_key_keeps_its_records_in_a_flood_of_strangers(world, new_key, eventually):
+def test_a_refused_key_keeps_its_records_among_many_strangers(world, new_key, eventually):
     keys = [new_key() for _ in range(3)]
     for key in keys:
         world.installation.json("keys", "revoke", key["key_id"])
 
-    def stranger(number):
+    def refused(number):
         return ask(world, ABSENT, f"10.{number >> 8 & 255}.{number & 255}.1").status
 
     with ThreadPoolExecutor(4) as pool:
-        flood = [pool.submit(stranger, number) for number in range(1500)]
+        strangers = [pool.submit(refused, number) for number in range(1500)]
         answers = [(key, ask(world, key["token"], "192.0.2.9")) for _ in range(40) for key in keys]
-        assert {one.result() for one in flood} == {401}
+        assert {one.result() for one in strangers} == {401}
     for key, answer in answers:
         record = record_of(world, answer, eventually)
         assert record["claimed_key_id"] == key["key_id"]

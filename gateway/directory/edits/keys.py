@@ -37,9 +37,7 @@ async def create_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
         raise Conflict(f"this very key is known already, as {known.key_id}")
     await changes.put_key(key, digest)
     what = "decoy key" if key.life.is_decoy else "key"
-    return Effect(
-        is_changed=True, sentences=(f"{what} {key.key_id} created{_times_of(key, key.created_at)}",)
-    )
+    return Effect(is_changed=True, sentences=(f"{what} {key.key_id} created{_start_of(key)}",))
 
 
 async def import_key(changes: Changes, *, key: Key, digest: bytes) -> Effect:
@@ -197,6 +195,12 @@ def _verify_expiry(key: Key, now: float) -> None:
 def _names_of_changed(before: Key, after: Key) -> list[str]:
     fields = {"name": "name", "scopes": "scopes", "networks": "networks", "expires_at": "expiry"}
     return [title for name, title in fields.items() if getattr(before, name) != getattr(after, name)]
+
+
+def _start_of(key: Key) -> str:
+    """When a new key begins, if that is ahead."""
+    is_ahead = key.not_before is not None and key.not_before > key.created_at
+    return f"; it begins at {at(key.not_before)}" if key.not_before is not None and is_ahead else ""
 
 
 def _times_of(key: Key, now: float) -> str:

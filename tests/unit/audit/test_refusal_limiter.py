@@ -120,7 +120,7 @@ def test_known_and_unknown_keys_share_what_their_source_may_have_recorded_before
     assert [one["count"] for one in _records(audit, "summary")] == [1]
 
 
-def test_no_flood_of_strangers_hides_a_known_key(audit):
+def test_no_number_of_strangers_hides_a_known_key(audit):
     log = audit.open()
     for number in range(1000):
         log.reject(audit.nobody(client=f"198.51.{number >> 8}.{number & 255}"))
