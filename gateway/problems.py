@@ -166,6 +166,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.UNSUPPORTED_SCHEME: UNAUTHORIZED,
     Reason.MISTYPED_KEY: UNAUTHORIZED,
     Reason.UNKNOWN_KEY: UNAUTHORIZED,
+    Reason.WRONG_CLIENT: UNAUTHORIZED,
     Reason.UNSUPPORTED_GRANT: _bad(
         "unsupported-grant", "A token is given for client_credentials or for an exchange (RFC 8693) only."
     ),

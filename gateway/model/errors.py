@@ -51,6 +51,7 @@ class Reason(StrEnum):
         "The access token's signature, issuer, audience, type, times or another claim is not right.",
     )
     EXPIRED_TOKEN = "expired-token", "The access token's end has passed."
+    WRONG_CLIENT = "wrong-client", "The key is valid, and the client id that came with it is not its own."
     UNSUPPORTED_GRANT = "unsupported-grant", "A token was asked for in another way than the two that exist."
     NOT_EXCHANGEABLE = (
         "not-exchangeable",
