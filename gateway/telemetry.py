@@ -184,6 +184,7 @@ class RepeatedLines:
     def __init__(self) -> None:
         self._log = structlog.get_logger("cachegate")
         self._lines: dict[tuple[str, object], _Repeated] = {}
+        self._later: dict[tuple[str, object], list[Any]] = {}  # the fields, and how often
 
     def say(self, event: str, key: object, *, is_error: bool = True, **fields: Any) -> None:
         """Report a failure. All with one key are one failure, whatever the other fields are."""
@@ -200,8 +201,25 @@ class RepeatedLines:
             line.is_new = True
             line.fields = fields
 
+    def say_later(self, event: str, key: object, **fields: Any) -> None:
+        """Report a failure with the next tick: the line is not written now."""
+        later = self._later.setdefault((event, key), [fields, 0])
+        if len(self._later) > MOST_LINES:
+            del self._later[event, key]
+            key = "others"
+            later = self._later.setdefault((event, key), [fields, 0])
+        later[0] = fields
+        later[1] += 1
+
+    def _say_waiting(self) -> None:
+        waiting, self._later = self._later, {}
+        for (event, key), (fields, times) in waiting.items():
+            for _ in range(times):
+                self.say(event, key, **fields)
+
     def tick(self, now: float) -> None:
         """Log the counts and ends that are due."""
+        self._say_waiting()
         for key, line in list(self._lines.items()):
             if line.is_new or line.came_at is None or line.said_at is None:
                 line.is_new, line.came_at = False, now
@@ -213,7 +231,8 @@ class RepeatedLines:
                 self._end(key, line)
 
     def end(self) -> None:
-        """Log the counts that were not logged yet, as the process ends."""
+        """Log what was not logged yet, as the process ends."""
+        self._say_waiting()
         for line in self._lines.values():
             if line.unsaid:
                 self._say_again(line)
@@ -240,7 +259,6 @@ class Telemetry:
         self.sums: dict[str, float] = {"cachegate_barrier_seconds_total": 0.0}
         self.gauges: dict[str, float] = {}
         self.lines = RepeatedLines()
-        self._decoys: dict[str, tuple[str | None, str]] = {}  # used since the last tick: tenant and client
         self._log = structlog.get_logger("cachegate")
 
     def decided(self, route: str, reason: Reason) -> None:
@@ -358,22 +376,14 @@ class Telemetry:
     def decoy_used(self, key: Key, client: str) -> None:
         """Count a use of a decoy key. It is logged by the next tick: here it would take time that tells."""
         self.counters["cachegate_decoy_uses_total"] += 1
-        if key.key_id in self._decoys or len(self._decoys) < MOST_LINES:
-            self._decoys[key.key_id] = key.tenant, client
-
-    def tick(self, now: float) -> None:
-        """Log what is due. A worker calls it every second."""
-        decoys, self._decoys = self._decoys, {}
-        for key_id, (tenant, client) in decoys.items():
-            self.lines.say(
-                "a decoy key was used: whoever has it found or stole it",
-                key_id,
-                key_id=key_id,
-                tenant=tenant,
-                client=client,
-                help=f"cachegate audit search --key-id {key_id}",
-            )
-        self.lines.tick(now)
+        self.lines.say_later(
+            "a decoy key was used: whoever has it found or stole it",
+            key.key_id,
+            key_id=key.key_id,
+            tenant=key.tenant,
+            client=client,
+            help="cachegate audit search --key-id shows all its uses",
+        )
 
     def new_network(self, key_id: str, network: str) -> None:
         """Count and log that a key was used from a network that is new to it."""

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from gateway.directory.reading.key_networks import note_networks
 from gateway.directory.reading.key_report import Concern, Period, report_keys
+from gateway.directory.reading.key_usage import note_last_networks
 from gateway.model.errors import Conflict, Unavailable
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from gateway.adapters.redis_store import RedisStore
     from gateway.audit.log import AuditLog
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
     from gateway.directory.reading.listing import Listing
     from gateway.identity.key_networks import KeyNetworks, NetworkUse
     from gateway.model.clocks import Clock
-    from gateway.model.names import KeyId
     from gateway.telemetry import Telemetry
 
 LOCK = b"{cachegate}:key-report"
+NETWORKS_SECONDS = 5.0  # how late `keys show` may know of a network
 FIRST_SECONDS = 30.0  # after the start: a worker has other things to do first
 LOCK_SECONDS = 300.0  # between two tries to take or keep the lock
 REPORT_SECONDS = 3_600.0
@@ -61,16 +62,19 @@ class KeyWatch:
         self._reported: Mapping[Concern, int] | None = None
         self._due: float | None = None
 
-    def latest_of(self, key_ids: Iterable[KeyId]) -> dict[KeyId, str]:
-        """The network of the latest use of these keys."""
-        return self._networks.latest_of(key_ids)
+    async def keep_networks(self) -> None:
+        """Store the networks that keys are used from, every few seconds, for ever."""
+        while True:
+            await asyncio.sleep(NETWORKS_SECONDS)
+            await self.note_networks()
 
     async def note_networks(self) -> None:
         """Store the networks since the last call, and report those that are new to a key."""
         new, failed, failure = await note_networks(self._store, self._networks.take())
         self._networks.forget(failed)
-        if failure is not None:
-            self._telemetry.failed(failure)
+        for one in (failure, await note_last_networks(self._store, self._networks.take_moved())):
+            if one is not None:
+                self._telemetry.failed(one)
         for use in new:
             self._report_new(use)
 

@@ -234,7 +234,6 @@ class Pipeline:
             recorder=self.recorder,
             transfers=self.transfers,
             last_uses=last_uses,
-            key_watch=key_watch,
             pins=self.pins,
             pinning_ahead=ahead if settings.pin_in_background else None,
             canary=canary if settings.canary_seconds else None,
@@ -250,7 +249,8 @@ class Pipeline:
             telemetry=self.telemetry,
             at_the_start=() if token_keys is None else (token_keys.try_to_look,),
             more_chores=(
-                ("keys", key_watch.run),
+                ("key-networks", key_watch.keep_networks),
+                ("key-report", key_watch.run),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)
@@ -258,10 +258,13 @@ class Pipeline:
                     else token_keys.run,
                 ),
             ),
-            at_the_end=tuple(
-                part.close
-                for part in (self.outside_issuers, self.authority, self.provider)
-                if part is not None
+            at_the_end=(
+                key_watch.note_networks,
+                *(
+                    part.close
+                    for part in (self.outside_issuers, self.authority, self.provider)
+                    if part is not None
+                ),
             ),
         )
 

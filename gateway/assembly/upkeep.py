@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_feed import RedisFeed
     from gateway.adapters.redis_store import RedisStore
     from gateway.assembly.canary import Canary
-    from gateway.assembly.key_watch import KeyWatch
     from gateway.assembly.stamp_watch import StampWatch
     from gateway.audit.log import AuditLog
     from gateway.directory.memory.follower import Follower
@@ -67,7 +66,6 @@ class Upkeep:
     recorder: AuditLog
     transfers: Transfers
     last_uses: LastUses
-    key_watch: KeyWatch | None = None
     pins: PinChecks
     pinning_ahead: PinningAhead | None
     canary: Canary | None
@@ -222,7 +220,7 @@ class Upkeep:
             await asyncio.sleep(SENTINELS_SECONDS)
 
     async def _keep_audit(self) -> None:
-        self.telemetry.tick(self.clock.now())
+        self.telemetry.lines.tick(self.clock.now())
         try:
             self.recorder.tick(self.clock.now())
         except Unavailable as failure:
@@ -230,11 +228,7 @@ class Upkeep:
 
     async def _note_last_uses(self) -> None:
         """Store last uses, which may be lost, and marks, which are kept for the next try if that fails."""
-        uses = self.last_uses.take()
-        networks = None if self.key_watch is None else self.key_watch.latest_of(uses)
-        failure = await note_last_uses(self.store, uses, networks)
-        if self.key_watch is not None:
-            await self.key_watch.note_networks()
+        failure = await note_last_uses(self.store, self.last_uses.take())
         unwritten, failure_of_marks = await note_credential_marks(self.store, self.last_uses.take_marks())
         self.last_uses.give_back_marks(unwritten)
         for one in (failure, failure_of_marks):

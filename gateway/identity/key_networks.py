@@ -39,12 +39,13 @@ class NetworkUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class KeyNetworks:
     """The networks that keys were used from since the last `take`."""
 
-    __slots__ = ("_known", "_new", "latest")
+    __slots__ = ("_known", "_moved", "_new", "latest")
 
     def __init__(self) -> None:
         self.latest: dict[KeyId, str] = {}  # the address of each key's latest use
         self._known: set[tuple[KeyId, str | None]] = set()
         self._new: list[NetworkUse] = []
+        self._moved: dict[KeyId, str] = {}  # networks of latest uses that are not those of the uses before
 
     def note(self, principal: Principal, client: str, now: float) -> None:
         """Note a use of a key."""
@@ -63,6 +64,10 @@ class KeyNetworks:
             self._known.add(seen)
             use = NetworkUse(key_id=key_id, tenant=principal.tenant, network=network, at=now)
             self._new.append(use)
+        if network is not None and network != find_network(latest.get(key_id, "")):
+            if key_id not in self._moved and len(self._moved) >= MAX_KEYS:
+                return
+            self._moved[key_id] = network
         latest[key_id] = client
 
     def take(self) -> list[NetworkUse]:
@@ -76,7 +81,7 @@ class KeyNetworks:
             self._known.discard((use.key_id, use.network))
             self.latest.pop(use.key_id, None)
 
-    def latest_of(self, key_ids: Iterable[KeyId]) -> dict[KeyId, str]:
-        """The network of the latest use of those of these keys whose address is known."""
-        found = {key_id: find_network(self.latest.get(key_id, "")) for key_id in key_ids}
-        return {key_id: network for key_id, network in found.items() if network is not None}
+    def take_moved(self) -> dict[KeyId, str]:
+        """Return the network of each key's latest use, where it is another than before, and clear them."""
+        taken, self._moved = self._moved, {}
+        return taken

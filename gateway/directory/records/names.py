@@ -214,6 +214,11 @@ def networks_of(key_id: KeyId) -> tuple[bytes, bytes]:
     return b"{cachegate}:n:" + _bucket(key_id), short_key_id(key_id)
 
 
+def last_network(key_id: KeyId) -> tuple[bytes, bytes]:
+    """The hash and field of the network that a key was last used from. It decides nothing."""
+    return b"{cachegate}:w:" + _bucket(key_id), short_key_id(key_id)
+
+
 def credential_mark(mark: bytes) -> tuple[bytes, bytes]:
     """The hash and field that hold the key of a mark, a keyed hash of the engine's hash of the key.
 

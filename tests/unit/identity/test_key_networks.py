@@ -34,14 +34,16 @@ def test_each_network_of_a_key_is_noted_once_with_its_tenant():
         (KEY, "acme", "2001:db8:1::/48", 4.0),
     ]
     assert networks.take() == []
-    assert networks.latest_of([KEY]) == {KEY: "2001:db8:1::/48"}
+    assert networks.take_moved() == {KEY: "2001:db8:1::/48"}
+    networks.note(PRINCIPAL, "2001:db8:1:2::3", 9.0)
+    assert networks.take_moved() == {}
 
 
 @pytest.mark.parametrize("client", ["", "unknown", "x" * 1000])
 def test_what_is_no_address_is_in_no_network(client):
     networks = KeyNetworks()
     networks.note(PRINCIPAL, client, 1.0)
-    assert (networks.take(), networks.latest_of([KEY])) == ([], {})
+    assert (networks.take(), networks.take_moved()) == ([], {})
 
 
 @pytest.mark.parametrize("changes", [{"is_link": True}, {"issuer": "https://ci.example"}])

@@ -9,7 +9,7 @@ from gateway.directory.edits.changes import change
 from gateway.directory.reading import key_report
 from gateway.directory.reading.key_networks import note_networks
 from gateway.directory.reading.key_report import Concern, Period, ReportedKey, concerns_of, report_keys
-from gateway.directory.reading.key_usage import LastUse, note_last_uses
+from gateway.directory.reading.key_usage import LastUse, note_last_networks, note_last_uses
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.key_networks import NetworkUse
@@ -59,7 +59,8 @@ async def test_a_report_counts_all_keys_and_lists_the_first(store, acme, make_ke
 
     await change(store, put)
     keys = [make_key(number) for number in range(5)]
-    await note_last_uses(store, {keys[0].key_id: 5.0}, {keys[0].key_id: "192.0.2.0/24"})
+    await note_last_uses(store, {keys[0].key_id: 5.0})
+    await note_last_networks(store, {keys[0].key_id: "192.0.2.0/24"})
     for at, network in ((1.0, "192.0.2.0/24"), (NOW - DAY, "198.51.100.0/24")):
         uses = [NetworkUse(key_id=keys[0].key_id, tenant=None, network=network, at=at)]
         await note_networks(store, uses)
