@@ -33,8 +33,8 @@ MANY_SOURCES = "many sources"
 """The source of the summary for refusals beyond the total of one second."""
 
 
-MAX_NOTED = 20_000  # known keys, each with a reason, that have their record of this second: some 4 MB
-MAX_SUMMARIES = 5_000  # of this second, for known keys: some 4 MB
+MAX_NOTED = 5_000  # known keys, each with a reason, that have their record of this second: some 1.2 MB
+MAX_SUMMARIES = 500  # of this second; those of strangers are bounded by the total: some 0.5 MB
 
 
 class AnonymousCaller(msgspec.Struct, frozen=True, gc=False):
