@@ -27,12 +27,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from gateway.terminal.console import people
+from gateway.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.progress import Task
+
+people = console.people()
 
 MUCH_BYTES = 64 * 1024 * 1024  # about a second of verifying; below that, a bar would only flicker
 _CHECK_SECONDS = 0.1
@@ -86,7 +88,7 @@ def verifying(paths: Sequence[Path]) -> Iterator[None]:
     """Show how much of these files and folders was read, for as long as this context lasts."""
     total = sum(map(_size, paths))
     begun_at = find_bytes_read()
-    if total < MUCH_BYTES or begun_at is None or not people().is_terminal:
+    if total < MUCH_BYTES or begun_at is None or not people.is_terminal:
         yield
         return
     finished = threading.Event()
@@ -121,11 +123,11 @@ def readable_size(count: int) -> str:
 
 @contextmanager
 def _shown(what: str, total: int | None, *columns: ProgressColumn) -> Iterator[Bar]:
-    if not people().is_terminal:
+    if not people.is_terminal:
         yield Bar()
         return
     every = (TextColumn("{task.description}"), BarColumn(), *columns, TimeRemainingColumn())
-    with Progress(*every, console=people(), transient=True) as progress:
+    with Progress(*every, console=people, transient=True) as progress:
         yield Bar(progress, what, total)
 
 
