@@ -33,7 +33,8 @@ from gateway.model.access import Principal
 from gateway.model.addresses import find_address
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import KeyKind
+from gateway.model.facts import Key, KeyKind
+from gateway.model.names import KeyId
 from gateway.model.rulings import SOURCE_PLATFORM
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from gateway.identity.pepper import Peppers
     from gateway.model.access import Credential
-    from gateway.model.facts import Key, Tenant
+    from gateway.model.facts import Tenant
     from gateway.model.ports import KeyDirectory
     from gateway.model.stamps import Stamp
 
@@ -55,6 +56,19 @@ _REASONS = {
     KeyState.NOT_YET_VALID: Reason.NOT_YET_VALID,
     KeyState.EXPIRED: Reason.EXPIRED_KEY,
 }
+
+
+_NOBODYS = Key(
+    key_id=KeyId("key_000000000000"),
+    tenant=None,
+    name="",
+    scopes=frozenset(),
+    networks=(),
+    created_at=0.0,
+    revoked_at=0.0,
+    pepper_id="-",
+)
+"""A revoked key that nobody has. It is judged in place of an unknown one, which then takes as long."""
 
 
 class Authenticator:
@@ -110,13 +124,16 @@ class Authenticator:
         else:
             key, tenant, stamp = refused.key, refused.tenant, refused.stamp
         try:
-            if key is None:
-                raise Refusal(Reason.UNKNOWN_KEY)  # noqa: TRY301 -- both kinds take one way
-            principal = self.judge(key, tenant, client, now)
-        except Refusal:
+            principal = self.judge(_NOBODYS if key is None else key, tenant, client, now)
+        except Refusal as found:
             if refused is None:
                 self._refused.put(name, Refused(key, tenant, stamp))
-            raise
+            # Either is raised anew, which takes the same time.
+            reason = Reason.UNKNOWN_KEY if key is None else found.reason
+            key_id = None if key is None else found.key_id
+            raise Refusal(reason, key_id=key_id, tenant=found.tenant) from None
+        if key is None:
+            raise Refusal(Reason.UNKNOWN_KEY)  # whatever is judged: nobody has the stand-in
         self._recent.put(name, Caller(key, tenant, principal, stamp, is_unbounded(key)))
         return principal, stamp
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from gateway.directory.reading.caller import CallerFacts, names_about_caller, names_about_rulings
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.read_set import ReadSet, names_about
+from gateway.directory.reading.read_set import ReadSet, decode_nothing, names_about
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.directory.records.codec import (
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
 TEXTS_MISSING = "the texts it names are missing from Redis"
 _POLICY_ATTEMPTS = 3  # an apply between two reads deletes the old texts; this rarely happens twice in a row
 
-
 _STAND_IN_DIGEST = bytes(names.DIGEST_BYTES)
 _STAND_IN = encode_key(
     Key(
@@ -69,6 +68,8 @@ _STAND_IN = encode_key(
     _STAND_IN_DIGEST,
 )
 """The record of a key that nobody has, decoded in place of one that is not there."""
+
+_STAND_IN_NAME = names.key_fact(_STAND_IN_DIGEST)
 
 
 class DirectoryReader:
@@ -260,7 +261,7 @@ def _find_key(read_set: ReadSet, key_names: Sequence[bytes]) -> Key | None:
     name = next((name for name in key_names if read_set.leaves[name].value is not None), None)
     if name is None:
         # As long as it takes to decode a key that was revoked: neither is decoded again (`authenticate.py`).
-        decode_key(_STAND_IN, _STAND_IN_DIGEST)
+        decode_nothing(partial(decode_key, digest=names.digest_of(_STAND_IN_NAME)), _STAND_IN)
         return None
     key = read_set.decoded(name, partial(decode_key, digest=names.digest_of(name)))
     if key is None:
