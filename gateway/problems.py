@@ -166,6 +166,7 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.UNSUPPORTED_SCHEME: UNAUTHORIZED,
     Reason.MISTYPED_KEY: UNAUTHORIZED,
     Reason.UNKNOWN_KEY: UNAUTHORIZED,
+    Reason.WRONG_CLIENT: UNAUTHORIZED,
     Reason.UNSUPPORTED_GRANT: _bad(
         "unsupported-grant", "A token is given for client_credentials or for an exchange (RFC 8693) only."
     ),
@@ -179,6 +180,8 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.INVALID_TOKEN: UNAUTHORIZED,
     Reason.EXPIRED_TOKEN: UNAUTHORIZED,
     Reason.REVOKED_KEY: UNAUTHORIZED,
+    Reason.DISABLED_KEY: UNAUTHORIZED,
+    Reason.DECOY_KEY: UNAUTHORIZED,
     Reason.EXPIRED_KEY: UNAUTHORIZED,
     Reason.NOT_YET_VALID: UNAUTHORIZED,
     Reason.OUTSIDE_NETWORKS: UNAUTHORIZED,

@@ -26,7 +26,7 @@ from gateway.model.errors import CachegateError, Reason
 from gateway.request_times import REQUEST_SECONDS, RequestTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from gateway.adapters.provider import Provider
     from gateway.audit.request_secrets import RequestSecrets
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from gateway.directory.memory.near_facts import NearFacts
     from gateway.issuers.outside import IssuerServices
     from gateway.model.errors import Unavailable
+    from gateway.model.facts import Key
     from gateway.model.pins import Pin
     from gateway.platform.authority import Authority
 
@@ -50,6 +51,11 @@ GAUGES = {
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
     "cachegate_upstream_left_alone_by_strangers": "Workers that ask it nothing about unknown keys for a "
     "moment, since it failed on those or asked for fewer questions.",
+    "cachegate_keys_never_used": "Keys that are valid, a week old and were never used, at the last report.",
+    "cachegate_keys_never_expiring": "Keys that are valid and have no expiry, at the last report.",
+    "cachegate_keys_expiring_soon": "Keys that end within 14 days, at the last report.",
+    "cachegate_keys_new_networks": "Keys that were used from a new network in the last 30 days, at the last "
+    "report.",
 }
 """Current values. Workers without a value report 0, so that the sum over all workers is the value."""
 
@@ -137,6 +143,10 @@ COUNTERS = {
         "limited (beyond the budget of questions).",
         ("event",),
     ),
+    "cachegate_decoy_uses_total": Metric("Uses of decoy keys. Each of them is an alarm."),
+    "cachegate_key_new_networks_total": Metric(
+        "Times that a key was used from a network that was new to it, while it had others."
+    ),
     "cachegate_near_cache_total": Metric(
         "Facts in memory: hit, miss, eviction, invalidation, flush, overtaken.", ("event",)
     ),
@@ -188,6 +198,7 @@ class RepeatedLines:
     def __init__(self) -> None:
         self._log = structlog.get_logger("cachegate")
         self._lines: dict[tuple[str, object], _Repeated] = {}
+        self._later: dict[tuple[str, object], list[Any]] = {}  # the fields, and how often
 
     def say(self, event: str, key: object, *, is_error: bool = True, **fields: Any) -> None:
         """Report a failure. All with one key are one failure, whatever the other fields are."""
@@ -204,8 +215,25 @@ class RepeatedLines:
             line.is_new = True
             line.fields = fields
 
+    def say_later(self, event: str, key: object, **fields: Any) -> None:
+        """Report a failure with the next tick: the line is not written now."""
+        later = self._later.setdefault((event, key), [fields, 0])
+        if len(self._later) > MOST_LINES:
+            del self._later[event, key]
+            key = "others"
+            later = self._later.setdefault((event, key), [fields, 0])
+        later[0] = fields
+        later[1] += 1
+
+    def _say_waiting(self) -> None:
+        waiting, self._later = self._later, {}
+        for (event, key), (fields, times) in waiting.items():
+            for _ in range(times):
+                self.say(event, key, **fields)
+
     def tick(self, now: float) -> None:
         """Log the counts and ends that are due."""
+        self._say_waiting()
         for key, line in list(self._lines.items()):
             if line.is_new or line.came_at is None or line.said_at is None:
                 line.is_new, line.came_at = False, now
@@ -217,7 +245,8 @@ class RepeatedLines:
                 self._end(key, line)
 
     def end(self) -> None:
-        """Log the counts that were not logged yet, as the process ends."""
+        """Log what was not logged yet, as the process ends."""
+        self._say_waiting()
         for line in self._lines.values():
             if line.unsaid:
                 self._say_again(line)
@@ -368,6 +397,34 @@ class Telemetry:
             server,
             server=server,
         )
+
+    def decoy_used(self, key: Key, client: str) -> None:
+        """Count a use of a decoy key. It is logged by the next tick: here it would take time that tells."""
+        self.counters["cachegate_decoy_uses_total"] += 1
+        self.lines.say_later(
+            "a decoy key was used: whoever has it found or stole it",
+            key.key_id,
+            key_id=key.key_id,
+            tenant=key.tenant,
+            client=client,
+            help="cachegate audit search --key-id shows all its uses",
+        )
+
+    def new_network(self, key_id: str, network: str) -> None:
+        """Count and log that a key was used from a network that is new to it."""
+        self.counters["cachegate_key_new_networks_total"] += 1
+        self.lines.say(
+            "a key was used from a network that is new to it",
+            key_id,
+            is_error=False,
+            key_id=key_id,
+            network=network,
+        )
+
+    def keys_reported(self, counts: Mapping[Any, int]) -> None:
+        """Note how many keys concern an operator; nothing where another worker does."""
+        for concern in ("never-used", "never-expiring", "expiring-soon", "new-networks"):
+            self.gauges[f"cachegate_keys_{concern.replace('-', '_')}"] = float(counts.get(concern, 0))
 
     def withdrawn(self) -> None:
         """Count an answer that was overtaken by a change before its first byte."""

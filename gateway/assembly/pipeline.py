@@ -31,6 +31,7 @@ from gateway.assembly.components import (
     build_tokens,
 )
 from gateway.assembly.credential_marks import marker
+from gateway.assembly.key_watch import KeyWatch
 from gateway.assembly.stamp_watch import StampWatch
 from gateway.assembly.token_keys import TokenKeyWatch, report_no_tokens
 from gateway.assembly.upkeep import Upkeep
@@ -52,6 +53,7 @@ from gateway.identity.any_credential import AnyAuthenticator
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_link import LinkAuthenticator
 from gateway.identity.authenticate_token import TokenAuthenticator
+from gateway.identity.key_networks import KeyNetworks
 from gateway.identity.keys_by_id import KeysById
 from gateway.identity.last_uses import LastUses
 from gateway.identity.links import load_link_keys
@@ -106,7 +108,8 @@ class Pipeline:
         self.registrar = build_registrar(settings, self.store, self.clock, self._audit_is_behind)
         self.recorder = self.registrar.recorder
         peppers = load_peppers(settings.pepper_folder)
-        last_uses = LastUses(marker(peppers))
+        networks = KeyNetworks()
+        last_uses = LastUses(marker(peppers), networks)
         rules = Rulebook()
         self.decisions = Decisions(
             directory=self.directory,
@@ -114,7 +117,7 @@ class Pipeline:
             max_entries=settings.near_cache_entries,
             max_bytes=settings.near_cache_megabytes << 20,
         )
-        self.authenticator = authenticator = Authenticator(self.directory, peppers)
+        self.authenticator = authenticator = Authenticator(self.directory, peppers, self.telemetry.decoy_used)
         self.provider = build_provider(settings, self.clock)
         self.authority = build_authority(
             settings, self.provider, self.store, self.facts, self.registrar, peppers, self.clock, self.name
@@ -180,7 +183,7 @@ class Pipeline:
             authorized_files=self.guard.authorized_files,
             is_platform_asked=self.authority is not None,
         )
-        self.upkeep = self._keep(last_uses)
+        self.upkeep = self._keep(last_uses, self._watch_keys(networks))
         self.sweep(
             *self.decisions.memories,
             rules.memory,
@@ -194,7 +197,18 @@ class Pipeline:
         """Add memories to the regular sweep, which drops what is no longer current."""
         self.upkeep.memories += memories
 
-    def _keep(self, last_uses: LastUses) -> Upkeep:
+    def _watch_keys(self, networks: KeyNetworks) -> KeyWatch:
+        return KeyWatch(
+            store=self.store,
+            listing=Listing(PlainFacts(self.store), on_unreadable=self.telemetry.unreadable),
+            networks=networks,
+            recorder=self.recorder,
+            telemetry=self.telemetry,
+            clock=self.clock,
+            worker=self.name,
+        )
+
+    def _keep(self, last_uses: LastUses, key_watch: KeyWatch) -> Upkeep:
         """Build what this worker runs beside requests."""
         settings, token_keys = self.settings, self._watch_token_keys()
         ahead = PinningAhead(
@@ -243,6 +257,8 @@ class Pipeline:
             telemetry=self.telemetry,
             at_the_start=() if token_keys is None else (token_keys.try_to_look,),
             more_chores=(
+                ("key-networks", key_watch.keep_networks),
+                ("key-report", key_watch.run),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)
@@ -250,10 +266,13 @@ class Pipeline:
                     else token_keys.run,
                 ),
             ),
-            at_the_end=tuple(
-                part.close
-                for part in (self.outside_issuers, self.authority, self.provider)
-                if part is not None
+            at_the_end=(
+                key_watch.note_networks,
+                *(
+                    part.close
+                    for part in (self.outside_issuers, self.authority, self.provider)
+                    if part is not None
+                ),
             ),
         )
 

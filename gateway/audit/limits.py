@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
 from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS
+from gateway.model.durability import Durability
 from gateway.model.errors import Misconfigured
 
-
-class Durability(StrEnum):
-    """What a record survives once the call has returned."""
-
-    PROCESS = "process"  # the end of our process, in whatever way
-    POWER = "power"  # a power failure
+__all__ = ["Durability", "Limits"]
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -28,7 +22,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     head_seconds: float = PROMISED_SECONDS  # how long a record stays unproven on a quiet node
     head_records: int = PROMISED_RECORDS  # and on a busy one; a signature costs about 100 µs
     anonymous_per_source: int = (
-        10  # full records of anonymous refusals per source address (and key) and second
+        10  # full records of anonymous refusals per source address and second, whatever keys came with them
     )
     anonymous_total: int = 200  # and of all sources together: at most some 10 GB a day and worker
     pause_seconds: float = 1.0  # before a new chain takes over from a lost one

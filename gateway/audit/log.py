@@ -6,7 +6,8 @@ may be served (I5).
 
 Refusals of anonymous callers are rate-limited before they are recorded. The summary of the excess is
 written by the next event after its second, by `tick`, or at `close`. Summaries are counted in memory: a
-process killed within a second loses the counts of that second, but never a record.
+process killed within a second loses the counts of that second, but never a record. Beyond the limits a known
+key still gets a record for each reason and second; it is left like an outcome, and written after the answer.
 
 Not here: deciding who is allowed (`decision`), and reading the log (`events`, `verify`).
 """
@@ -84,6 +85,7 @@ class AuditLog:
         self._tails = RecordBodies(node)
         self._on_left = on_left
         self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
+        self._refusals: list[tuple[str, Rejection]] = []  # of known keys beyond the limits; the same
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
         self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
 
@@ -117,9 +119,9 @@ class AuditLog:
             decisions, self._writer.envelopes.ids.take(now, len(decisions)), strict=True
         ):
             if isinstance(decision, Rejection):
-                summary_id = self._count(decision, now)
-                recorded.append(summary_id or record_id)
-                if summary_id is None:
+                later_id = self._count(decision, now)
+                recorded.append(later_id or record_id)
+                if later_id is None:
                     ready.append(("decision", record_id, tails.of_refusal(decision)))
                 continue
             ready.append(("decision", record_id, tails.of_allow(decision)))
@@ -146,19 +148,28 @@ class AuditLog:
         return self._writer.envelopes.ids.next(now)
 
     def _count(self, rejection: Rejection, now: float) -> str | None:
-        """The id of the summary that stands for a refusal of an anonymous caller beyond its limit."""
+        """The id of the record that stands for a refusal of an anonymous caller beyond its limit.
+
+        None where it has to be recorded now.
+        """
         if rejection.principal is not None:
             return None
         whose = rejection.claimed_key_id, rejection.claimed_tenant, rejection.claimed_tenant_record
         caller = AnonymousCaller(source_of(rejection.request.client), *whose)
-        return self._limiter.count(caller, rejection.reason.value, int(now), partial(self._new_id, now))
+        counted = self._limiter.count(caller, rejection.reason.value, int(now), partial(self._new_id, now))
+        if counted is None:
+            return None
+        if counted.is_own:
+            self._refusals.append((counted.record_id, rejection))
+            self._tell_left()
+        return counted.record_id
 
     def reject(self, rejection: Rejection) -> str:
-        """Record a refusal and return the record's id, or that of a summary beyond the rate limit."""
+        """Record a refusal and return the record's id, beyond the rate limit that of one written later."""
         now, _ = self._ready()
-        summary_id = self._count(rejection, now)
-        if summary_id is not None:
-            return summary_id
+        later_id = self._count(rejection, now)
+        if later_id is not None:
+            return later_id
         record_id = self._new_id(now)
         self._append_all([("decision", record_id, self._tails.of_refusal(rejection))], now)
         return record_id
@@ -269,7 +280,13 @@ class AuditLog:
             self._close_now(decision_id, principal, outcome)
             return
         self._endings.append((decision_id, principal, outcome))
-        if len(self._endings) == 1:
+        self._tell_left()
+
+    def _tell_left(self) -> None:
+        """Ask for a flush with the first record that is left; without anybody to ask, make it."""
+        if self._on_left is None:
+            self.flush()
+        elif len(self._endings) + len(self._refusals) == 1:
             self._on_left()
 
     def _close_now(self, decision_id: str, principal: Principal, outcome: Outcome) -> None:
@@ -278,7 +295,11 @@ class AuditLog:
         self.flush()
 
     def _leave_outcomes(self, now: float) -> None:
-        """Encode the outcomes since the last call; they are written in front of the next record."""
+        """Encode what was left since the last call; it is written in front of the next record."""
+        if self._refusals:
+            refusals, self._refusals = self._refusals, []
+            of_refusal = self._tails.of_refusal
+            self._writer.chain.leave([("decision", one_id, of_refusal(one)) for one_id, one in refusals])
         endings = self._endings
         if not endings:
             return

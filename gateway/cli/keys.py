@@ -5,34 +5,60 @@ from __future__ import annotations
 import sys
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
-from msgspec.structs import asdict, replace
+from msgspec import UNSET
+from msgspec.structs import asdict
 
 from gateway.adapters.clock import SystemClock
-from gateway.assembly.credential_marks import note_mark
-from gateway.cli.perform import NoWait, barrier_document, barrier_notes, in_session, is_sure, perform
+from gateway.cli.perform import (
+    NoWait,
+    barrier_document,
+    barrier_notes,
+    in_session,
+    is_sure,
+    perform,
+    show_change,
+)
 from gateway.directory.edits import keys as edits
-from gateway.identity.new_keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
+from gateway.identity.new_keys import (
+    MAX_OPAQUE_CHARACTERS,
+    KeyOrder,
+    adopt_key,
+    import_key,
+    parse_name,
+    parse_networks,
+    parse_scopes,
+)
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind
+from gateway.model.key_changes import KeyChange
+from gateway.model.moments import when
 from gateway.model.names import parse_key_id, parse_tenant_id
-from gateway.operations.listings import find_key, key_view, list_keys
+from gateway.operations.keys.found import MAX_LIST_BYTES, WHY, identify, parse_found
+from gateway.operations.keys.making import Made, add_key, create_key, rotate_key
+from gateway.operations.keys.revoking import FOUND_REASON, parse_reason, revoke_found, revoke_of_tenant
+from gateway.operations.keys.views import key_report, list_rotations
+from gateway.operations.listings import KeyFilter, find_key, key_view, list_keys
 from gateway.terminal.console import AsJson, Line, Note, Table, show, showing_key
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from gateway.directory.edits.effect import Effect
-    from gateway.identity.new_keys import NewKey
     from gateway.model.names import KeyId
+    from gateway.operations.keys.revoking import Revocations, RevokedKey
+    from gateway.operations.listings import KeyView
     from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
-commands = typer.Typer(help="Keys: create, list, show, revoke, rotate, import.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Keys: create, list, show, change, rotate, disable, revoke, report.", no_args_is_help=True
+)
 
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", help="The key's id, as `keys list` shows it.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Whose key it is.")]
@@ -57,6 +83,7 @@ class _Wishes(msgspec.Struct, frozen=True):
     not_before: str | None
     scopes: list[str] | None
     networks: list[str] | None
+    is_decoy: bool = False
 
     def order(self, now: float) -> KeyOrder:
         """Parse the options, with times relative to `now`."""
@@ -72,6 +99,7 @@ class _Wishes(msgspec.Struct, frozen=True):
             networks=parse_networks(self.networks or ()),
             not_before=parse_moment(self.not_before, now) if self.not_before else None,
             expires_at=parse_moment(self.expires, now) if self.expires else None,
+            is_decoy=self.is_decoy,
         )
 
 
@@ -84,16 +112,21 @@ def create(
     not_before: NotBefore = None,
     scopes: Scopes = None,
     networks: Networks = None,
+    decoy: Annotated[
+        bool, typer.Option("--decoy", help="Give it to nobody: it opens nothing, and any use is an alarm.")
+    ] = False,
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Create a key and show it, this once."""
-    wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks)
+    """Create a key and show it, this once.
 
-    def make(session: OperatorSession, order: KeyOrder) -> NewKey:
-        return issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
-
-    _add("keys.create", edits.create_key, wishes, make, no_wait=no_wait, as_json=as_json)
+    Example: cachegate keys create --tenant acme --name ci --expires 90d --scopes discover read > key
+    """
+    wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks, decoy)
+    _show_new(
+        in_session(lambda session: create_key(session, wishes.order(session.clock.now()), wait=not no_wait)),
+        as_json=as_json,
+    )
 
 
 @commands.command("import")
@@ -109,57 +142,81 @@ def import_(
     no_wait: NoWait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Accept a key of an existing platform, by its SHA-256 or as it is on standard input."""
+    """Accept a key of an existing platform, by its SHA-256 or as it is on standard input.
+
+    Example: cachegate keys import --tenant acme --stdin < key
+    """
     if (sha256 is None) is not stdin:
         raise BadNameError("say where the key comes from: --sha256 HEX or --stdin")
     wishes = _Wishes(tenant, False, name, expires, not_before, scopes, networks)
     raw_key = sys.stdin.readline().rstrip("\r\n") if stdin else None
 
-    def make(session: OperatorSession, order: KeyOrder) -> NewKey:
+    async def work(session: OperatorSession) -> Made:
+        order = wishes.order(session.clock.now())
         if raw_key is not None:
-            return adopt_key(order, raw_key=raw_key, peppers=session.peppers)
-        return import_key(order, sha256_hex=sha256 or "", peppers=session.peppers)
+            new = adopt_key(order, raw_key=raw_key, peppers=session.peppers)
+        else:
+            new = import_key(order, sha256_hex=sha256 or "", peppers=session.peppers)
+        return await add_key(session, "keys.import", edits.import_key, new, raw_key, wait=not no_wait)
 
-    _add("keys.import", edits.import_key, wishes, make, raw_key, no_wait=no_wait, as_json=as_json)
-
-
-def _add(
-    action: str,
-    edit: Callable[..., Awaitable[Effect]],
-    wishes: _Wishes,
-    make: Callable[[OperatorSession, KeyOrder], NewKey],
-    raw_key: str | None = None,
-    *,
-    no_wait: bool,
-    as_json: bool,
-) -> None:
-    """Make a key as it was ordered, add it to the facts and show it."""
-
-    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
-        new = make(session, wishes.order(session.clock.now()))
-        whose = None if new.key.tenant is None else await session.listing.find_tenant(new.key.tenant)
-        if whose is not None:  # the edit sets it too, from what is there then; this is what is shown
-            new = replace(new, key=replace(new.key, tenant_record=whose.record_id))
-        done = await session.perform(
-            action,
-            partial(edit, key=new.key, digest=new.digest),
-            tenant=new.key.tenant,
-            key_id=new.key.key_id,
-            wait=not no_wait,
-        )
-        if done.result.is_changed:  # else it has another id already, and its mark belongs to that one
-            await note_mark(session.store, session.peppers, new.key.key_id, raw_key or new.token)
-        return new, done
-
-    _show_new(*in_session(work), as_json=as_json)
+    _show_new(in_session(work), as_json=as_json)
 
 
 @commands.command("revoke")
-def revoke(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
-    """Refuse a key from now on, in every worker when this returns; its transfers are cut off."""
-    parsed = parse_key_id(key_id)
-    edit = partial(edits.revoke_key, key_id=parsed, now=SystemClock().now())
-    perform("keys.revoke", edit, {"key_id": parsed}, no_wait=no_wait, as_json=as_json, key_id=parsed)
+def revoke(
+    key_id: Annotated[
+        str | None, typer.Argument(metavar="[KEY_ID]", help="The key's id, as `keys list` shows it.")
+    ] = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", help="Revoke all keys of this tenant.")] = None,
+    found: Annotated[
+        str | None,
+        typer.Option(
+            help="Revoke the keys among found tokens: a file with one a line, or the JSON array that secret "
+            "scanners send. `-` is standard input."
+        ),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for its record and the audit log.")] = "",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --found: only say what the tokens are.")
+    ] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Refuse a key from now on, in every worker when this returns; its transfers are cut off.
+
+    Its access tokens and signed links end with it.
+
+    Example: cachegate keys revoke key_R4bDt3yWK8gu --reason "in a build log"
+
+    Example: cachegate keys revoke --found scanner.json
+    """
+    if sum(one is not None for one in (key_id, tenant, found)) != 1:
+        raise BadNameError("say which: one KEY_ID, --tenant T, or --found FILE")
+    if dry_run and found is None:
+        raise BadNameError("--dry-run is for --found: without it there is nothing to find out")
+    why, wait = parse_reason(reason), not no_wait
+    if key_id is not None:
+        parsed = parse_key_id(key_id)
+        perform(
+            "keys.revoke",
+            partial(edits.revoke_key, key_id=parsed, now=SystemClock().now(), reason=why),
+            {"key_id": parsed},
+            no_wait=no_wait,
+            as_json=as_json,
+            key_id=parsed,
+            subject=(f"reason: {why}",) if why else (),
+        )
+        return
+    if tenant is not None:
+        whose = parse_tenant_id(tenant)
+        made = in_session(lambda session: revoke_of_tenant(session, whose, reason=why, wait=wait))
+    else:
+        tokens = parse_found(_read_found(found or ""))
+        why = why or FOUND_REASON
+        made = in_session(
+            lambda session: revoke_found(session, tokens, reason=why, wait=wait, is_dry=dry_run)
+        )
+    _show_revocations(made, as_json=as_json)
 
 
 @commands.command("rotate")
@@ -173,49 +230,121 @@ def rotate(
     """Replace a key by a new one with the same rights; the old one ends after the overlap.
 
     The new key begins and ends when the old one would have, unless --expires gives it another end.
+
+    Example: cachegate keys rotate key_R4bDt3yWK8gu --overlap 7d > new-key
     """
     parsed, overlap_seconds = parse_key_id(key_id), parse_duration(overlap)
     if overlap_seconds > edits.MAX_OVERLAP_SECONDS:
         raise BadNameError(f"--overlap {overlap}: expected 0s to 30d")
 
-    async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
-        now = session.clock.now()
-        old = await session.listing.find_key(parsed)
-        order = KeyOrder(
-            now=now,
-            kind=old.kind if old else KeyKind.ADMIN,
-            tenant=old.tenant if old else None,
-            expires_at=parse_moment(expires, now) if expires else None,
+    async def work(session: OperatorSession) -> Made:
+        ends_at = parse_moment(expires, session.clock.now()) if expires else None
+        return await rotate_key(
+            session, parsed, overlap_seconds=overlap_seconds, expires_at=ends_at, wait=not no_wait
         )
-        new = issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
-        if old is not None:
-            new = replace(new, key=edits.heir_of(old, new.key))
-        done = await session.perform(
-            "keys.rotate",
-            partial(
-                edits.rotate_key,
-                key_id=parsed,
-                successor=new.key,
-                digest=new.digest,
-                now=now,
-                overlap_seconds=overlap_seconds,
-            ),
-            tenant=order.tenant,
-            key_id=parsed,
-            subject=(new.key.key_id,),
-            wait=not no_wait,
-        )
-        await note_mark(session.store, session.peppers, new.key.key_id, new.token)
-        return new, done
 
-    _show_new(*in_session(work), as_json=as_json, replaces=parsed)
+    _show_new(in_session(work), as_json=as_json, replaces=parsed)
+
+
+@commands.command("rotations")
+def rotations(tenant: OfTenant = None, as_json: AsJson = False) -> None:
+    """List rotations whose overlap is not over: both keys are valid until it ends.
+
+    Example: cachegate keys rotations --tenant acme
+    """
+    only = parse_tenant_id(tenant) if tenant else None
+    found = in_session(lambda session: list_rotations(session, only))
+    rows = (
+        (one.old, one.new, one.tenant or "(admin)", one.ends_at, one.old_last_used_at, one.new_last_used_at)
+        for one in found
+    )
+    columns = ("old key", "new key", "tenant", "overlap ends", "old last used", "new last used")
+    show(found, [Table("Rotations", columns, rows, "No rotation is under way.")], as_json=as_json)
+
+
+@commands.command("close")
+def close(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """End the overlap of a rotation now, by the id of either key: the old one is revoked.
+
+    Example: cachegate keys close key_R4bDt3yWK8gu
+    """
+    _change(edits.close_overlap, "keys.close", key_id, no_wait=no_wait, as_json=as_json)
+
+
+@commands.command("disable")
+def disable(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Refuse a key until it is enabled again, as surely as by revoking it; its transfers are cut off.
+
+    Example: cachegate keys disable key_R4bDt3yWK8gu
+    """
+    _change(edits.disable_key, "keys.disable", key_id, no_wait=no_wait, as_json=as_json)
+
+
+@commands.command("enable")
+def enable(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
+    """Accept a disabled key again.
+
+    Example: cachegate keys enable key_R4bDt3yWK8gu
+    """
+    _change(edits.enable_key, "keys.enable", key_id, no_wait=no_wait, as_json=as_json)
+
+
+@commands.command("change")
+def change(
+    key_id: KeyArgument,
+    name: Annotated[str | None, typer.Option(help="Another name for people.")] = None,
+    scopes: Scopes = None,
+    networks: Networks = None,
+    any_network: Annotated[bool, typer.Option("--any-network", help="It may be used from anywhere.")] = False,
+    expires: Expires = None,
+    no_expiry: Annotated[bool, typer.Option("--no-expiry", help="It does not end by itself.")] = False,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Change a key's name, scopes, networks or expiry. What is not named stays as it is.
+
+    Example: cachegate keys change key_R4bDt3yWK8gu --networks 10.0.0.0/8 --expires 30d
+    """
+    parsed = parse_key_id(key_id)
+    if (networks and any_network) or (expires and no_expiry):
+        raise BadNameError("--any-network or --networks, --no-expiry or --expires: one of them")
+
+    async def work(session: OperatorSession) -> Done[Effect]:
+        now, kind = session.clock.now(), (await find_key(session, parsed)).kind
+        ends_at = parse_moment(expires, now) if expires else None
+        wanted = KeyChange(
+            name=UNSET if name is None else parse_name(name),
+            scopes=parse_scopes(scopes, kind) if scopes else UNSET,
+            networks=parse_networks(networks or ()) if networks or any_network else UNSET,
+            expires_at=ends_at if expires or no_expiry else UNSET,
+        )
+        if not wanted.named:
+            raise BadNameError("say what is to be changed: --name, --scopes, --networks or --expires")
+        edit = partial(edits.change_key, key_id=parsed, wanted=wanted, now=now)
+        return await session.perform(
+            "keys.change", edit, key_id=parsed, subject=wanted.named, wait=not no_wait
+        )
+
+    show_change(in_session(work), {"key_id": parsed}, as_json=as_json)
 
 
 @commands.command("list")
-def list_(tenant: OfTenant = None, as_json: AsJson = False) -> None:
-    """List keys: of one tenant, or all, the admin keys first. The oldest come first."""
+def list_(
+    tenant: OfTenant = None,
+    state: Annotated[
+        KeyFilter | None, typer.Option(help="Only keys in this state; rotating: the old ones of rotations.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="KEY_ID", help="Those after this key.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List keys: of one tenant, or all, the admin keys first. The oldest come first.
+
+    Example: cachegate keys list --tenant acme --state live --limit 100
+    """
     only = parse_tenant_id(tenant) if tenant else None
-    keys = in_session(lambda session: list_keys(session, only))
+    last = parse_key_id(after) if after else None
+    keys = in_session(lambda session: list_keys(session, only, state=state, after=last, limit=limit))
     rows = (
         (
             key.key_id,
@@ -230,31 +359,146 @@ def list_(tenant: OfTenant = None, as_json: AsJson = False) -> None:
     )
     columns = ("key id", "tenant", "name", "state", "scopes", "expires", "last used")
     empty = "No key yet. Create one: cachegate keys create --tenant ID"
-    show(keys, [Table("Keys", columns, rows, empty)], as_json=as_json)
+    if state is not None or last is not None:
+        empty = "No such key."
+    shown: list[Note | Line | Table] = [Table("Keys", columns, rows, empty)]
+    if limit is not None and len(keys) == limit:
+        shown.append(Note(f"There may be more: --after {keys[-1].key_id}"))
+    show(keys, shown, as_json=as_json)
 
 
 @commands.command("show")
 def show_(key_id: KeyArgument, as_json: AsJson = False) -> None:
-    """Show a key's record. The key itself is stored nowhere and cannot be shown."""
+    """Show a key's record. The key itself is stored nowhere and cannot be shown.
+
+    Example: cachegate keys show key_R4bDt3yWK8gu
+    """
     parsed = parse_key_id(key_id)
-    key = in_session(lambda session: find_key(session, parsed))
+    _show_key(in_session(lambda session: find_key(session, parsed)), as_json=as_json)
+
+
+@commands.command("identify")
+def identify_(as_json: AsJson = False) -> None:
+    """Show whose key a found token is, which is read from standard input. Nothing is changed.
+
+    Example: cachegate keys identify < found-token
+    """
+    token = sys.stdin.readline(MAX_OPAQUE_CHARACTERS + 2)
+
+    async def work(session: OperatorSession) -> KeyView:
+        return await find_key(session, await identify(session, token))
+
+    _show_key(in_session(work), as_json=as_json)
+
+
+@commands.command("report")
+def report(
+    tenant: OfTenant = None,
+    soon: Annotated[str, typer.Option(help="Until when a key ends to be ending soon.")] = "14d",
+    new: Annotated[str, typer.Option(help="Since when a network is new.")] = "30d",
+    as_json: AsJson = False,
+) -> None:
+    """Report keys that were never used, never end, end soon, or were used from a new network.
+
+    Example: cachegate keys report --soon 30d
+    """
+    only = parse_tenant_id(tenant) if tenant else None
+    soon_seconds, new_seconds = parse_duration(soon), parse_duration(new)
+    found = in_session(
+        lambda session: key_report(session, only, soon_seconds=soon_seconds, new_seconds=new_seconds)
+    )
+    columns = ("concern", "key id", "tenant", "name", "expires", "last used", "from", "new networks")
+    rows = (
+        (
+            concern,
+            one.key_id,
+            one.tenant or "(admin)",
+            one.name,
+            one.expires_at,
+            one.last_used_at,
+            one.last_used_network,
+            " ".join(one.new_networks) or None,
+        )
+        for concern, keys in found.keys.items()
+        for one in keys
+    )
+    shown: list[Note | Line | Table] = [
+        Table("Keys to look at", columns, rows, "No key needs to be looked at.")
+    ]
+    for concern, keys in found.keys.items():
+        if found.counts[concern] > len(keys):
+            shown.append(Note(f"{concern}: {found.counts[concern] - len(keys)} more are not listed"))
+    show(found, shown, as_json=as_json)
+
+
+def _change(
+    edit: Callable[..., Awaitable[Effect]], action: str, key_id: str, *, no_wait: bool, as_json: bool
+) -> None:
+    """Make a change that needs nothing but the key and the time."""
+    parsed = parse_key_id(key_id)
+    made = partial(edit, key_id=parsed, now=SystemClock().now())
+    perform(action, made, {"key_id": parsed}, no_wait=no_wait, as_json=as_json, key_id=parsed)
+
+
+def _read_found(path: str) -> bytes:
+    """The list of found tokens: no more of it than is accepted."""
+    if path == "-":
+        return sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(MAX_LIST_BYTES + 1)
+    except OSError as error:
+        raise BadNameError(f"--found {path}: cannot be read ({error.strerror})") from error
+
+
+def _show_revocations(made: Revocations, *, as_json: bool) -> None:
+    document = {
+        "revoked": made.keys,
+        "generation": made.generation,
+        "sure": made.is_sure,
+        "barriers": [barrier_document(one) for one in made.barriers],
+        "found": made.found,
+    }
+
+    def shown() -> Iterator[Note | Table]:
+        yield from map(Note, (_revoked_line(one) for one in made.keys))
+        others = [one for one in made.found if one.key_id is None]
+        if made.found:
+            rows = ((one.place, one.kind, one.key_id, one.tenant, WHY[one.kind]) for one in made.found)
+            yield Table("Found tokens", ("place", "what", "key id", "tenant", "meaning"), rows)
+            yield Note(f"{len(made.found) - len(others)} of {len(made.found)} are keys of ours.")
+        elif not made.keys:
+            yield Note("There was nothing to revoke.")
+        for barrier in made.barriers:
+            yield from barrier_notes(barrier)
+
+    show(document, shown(), as_json=as_json, is_yes=made.is_sure)
+
+
+def _revoked_line(one: RevokedKey) -> str:
+    return f"key {one.key_id} is revoked" if one.is_changed else f"key {one.key_id} was revoked already"
+
+
+def _show_key(key: KeyView, *, as_json: bool) -> None:
     rows = ((name.replace("_", " "), _text(value)) for name, value in asdict(key).items())
-    show(key, [Table(f"Key {parsed}", ("", ""), rows)], as_json=as_json)
+    show(key, [Table(f"Key {key.key_id}", ("", ""), rows)], as_json=as_json)
 
 
 def _text(value: object) -> object:
     return " ".join(value) or "-" if isinstance(value, list | tuple) else value
 
 
-def _show_new(new: NewKey, done: Done[Effect], *, as_json: bool, replaces: KeyId | None = None) -> None:
+def _show_new(made: Made, *, as_json: bool, replaces: KeyId | None = None) -> None:
     """Show a new key. The token goes to standard output alone, so that a pipe gets it."""
+    new, done = made.new, made.done
+    ends = {} if replaces is None else {"replaces": replaces, "old_ends_at": when(made.old_ends_at)}
     document = {
         **asdict(key_view(new.key, new.key.created_at, None)),
         "generation": done.generation,
         "changed": done.result.is_changed,
         "messages": done.result.sentences,
         **barrier_document(done.barrier),
-        **({} if replaces is None else {"replaces": replaces}),
+        **ends,
         **({} if new.token is None else {"token": new.token}),
     }
 

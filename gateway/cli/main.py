@@ -10,23 +10,26 @@ Logs go to standard error in every command: standard output holds data only, and
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
 from typer import Abort, Exit
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from gateway.cli.application import app
+from gateway.cli.application import app, new_application
+from gateway.cli.index import COMMANDS, register, register_lines
+from gateway.configuration.completion import completed_words
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
-from gateway.terminal.console import OutputError, people
+from gateway.terminal.console import OutputError, print_mistake
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+LINES = ""
 DONE, ANSWER_IS_NO, USAGE, NOT_THERE = 0, 1, 2, 3
 
 TAKES_SEVERAL = frozenset(
@@ -42,13 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit statuses, one line each
     """Run one command; returns the exit status."""
-    from gateway.cli import commands  # noqa: PLC0415, F401 -- importing registers them; kept off `--version`
-    from gateway.telemetry import configure_logs  # noqa: PLC0415 -- as above
-
-    # Before any command runs: structlog's default prints on standard output, in the middle of --json.
-    configure_logs(is_terminal=sys.stderr.isatty())
     try:
-        result = _parser()(spread(arguments), prog_name="cachegate", standalone_mode=False)
+        parser = _parser(_wanted(arguments or completed_words()))
+        _configure_logs()
+        result = parser(spread(arguments), prog_name="cachegate", standalone_mode=False)
     except TyperException as error:
         return _usage(error)
     except Exit as ending:
@@ -71,10 +71,44 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit 
     return result if isinstance(result, int) else DONE
 
 
+def _configure_logs() -> None:
+    """Send logs to standard error before a command runs.
+
+    structlog's default prints on standard output, in the middle of --json. A command that did not import it
+    by now logs nothing with it, and starts the sooner.
+    """
+    if "structlog" in sys.modules:
+        from gateway.telemetry import configure_logs  # noqa: PLC0415 -- it imports structlog
+
+        configure_logs(is_terminal=sys.stderr.isatty())
+    else:
+        form = "%(asctime)s %(name)s %(levelname)s %(message)s"
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format=form)
+
+
 @cache
-def _parser() -> Any:
-    """The parser of all commands, made once: it takes 20 ms, and a process may run many commands."""
-    return get_command(app)
+def _parser(command: str) -> Any:
+    """The parser of one command, made once: a process may run many.
+
+    Only what this command needs is imported. `LINES` stands for the help, which needs none of them, and a
+    name that is not in the index for all of them: they say what is nearest.
+    """
+    if command == LINES:
+        made = new_application()
+        register_lines(made)
+    elif command in COMMANDS:
+        made = new_application()
+        register(made, command)
+    else:
+        from gateway.cli import commands  # noqa: PLC0415, F401 -- importing registers all of them
+
+        made = app
+    return get_command(made)
+
+
+def _wanted(words: Sequence[str]) -> str:
+    """The name of the command that is asked for, or `LINES` for the help."""
+    return next((word for word in words if not word.startswith("-")), LINES)
 
 
 def spread(arguments: Sequence[str]) -> list[str]:
@@ -106,5 +140,5 @@ def _usage(error: TyperException) -> int:
 
 def _mistake(text: str, status: int) -> int:
     with suppress(OSError):  # standard error cannot be written either
-        people.print(f"[bold red]cachegate:[/] {escape(text)}")
+        print_mistake(text)
     return status

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gateway.audit.limits import Durability
 from gateway.configuration.values import (
     read_check_prefixes,
     read_choice,
@@ -30,8 +29,9 @@ from gateway.configuration.values import (
     read_text,
     read_url,
 )
-from gateway.identity.signing_keys import MAX_TOKEN_SECONDS
+from gateway.model.access_claims import MAX_TOKEN_SECONDS
 from gateway.model.check_prefixes import CheckPrefix  # noqa: TC001 -- msgspec reads annotations
+from gateway.model.durability import Durability
 from gateway.model.inference import InferenceServer  # noqa: TC001 -- msgspec reads annotations
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.audit.limits import Durability
 from gateway.engine.urls import parse_url
 from gateway.model.check_prefixes import CheckPrefix
+from gateway.model.durability import Durability
 from gateway.model.errors import BadNameError
 from gateway.model.inference import InferenceServer
 from gateway.model.names import parse_tenant_id

@@ -76,7 +76,8 @@ class TokenFace:
         """The same: it waits for nothing. Raises `Refusal`."""
         asked, principal = parse_token_request(request), allowed.access.principal
         if asked.claimed_client_id not in {None, principal.key_id}:
-            raise Refusal(Reason.CONFLICTING_CREDENTIALS)
+            # As for a wrong key: a client that names itself wrongly is not authenticated (RFC 6749, 5.2).
+            raise Refusal(Reason.WRONG_CLIENT if has_client(request) else Reason.CONFLICTING_CREDENTIALS)
         claims = self._tokens.grant(principal, _order(asked.form), request.received_at)
         return TokenGrant(claims=claims), allowed.stamp
 

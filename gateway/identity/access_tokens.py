@@ -23,8 +23,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.identity.json_web_tokens import EDDSA, Rules, parse, sign, verify
-from gateway.identity.signing_keys import MAX_TOKEN_SECONDS
-from gateway.model.access_claims import AccessClaims
+from gateway.model.access_claims import MAX_TOKEN_SECONDS, AccessClaims
 from gateway.model.errors import BadNameError, Reason, Refusal, Unavailable
 from gateway.model.facts import Scope
 from gateway.model.names import Pattern, parse_key_id, parse_pattern

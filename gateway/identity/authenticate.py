@@ -5,6 +5,10 @@ by its keyed hashes, one for each pepper, and the record that is found is checke
 not yet valid, expired, networks, tenant. The client gets one answer for all of these; the reason and the
 key's id are for the audit record.
 
+A refused key and an unknown one cost the same: what was read about either is remembered by the key's SHA-256,
+until one of the records changes. So neither is hashed, read and decoded again, and the time that a refusal
+takes does not tell whether a key was ever valid. What depends on time and address is checked each time.
+
 The wall clock may be set back while we run, which would make an expired key valid again. So expiry is
 checked against the latest time that this process has seen, and not-before against the time passed in.
 """
@@ -13,23 +17,32 @@ from __future__ import annotations
 
 import math
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.identity.new_keys import KeyState, key_state
 from gateway.identity.platform_keys import sha256_of
-from gateway.identity.recent_callers import Caller, RecentCallers, is_unbounded
+from gateway.identity.recent_callers import (
+    Caller,
+    RecentCallers,
+    Refused,
+    RefusedKeys,
+    is_unbounded,
+)
 from gateway.identity.tokens import parse_token
 from gateway.model.access import Principal
 from gateway.model.addresses import find_address
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import KeyKind
+from gateway.model.facts import Key, KeyKind
+from gateway.model.names import KeyId
 from gateway.model.rulings import SOURCE_PLATFORM
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.identity.pepper import Peppers
     from gateway.model.access import Credential
-    from gateway.model.facts import Key, Tenant
+    from gateway.model.facts import Tenant
     from gateway.model.ports import KeyDirectory
     from gateway.model.stamps import Stamp
 
@@ -38,19 +51,44 @@ NETWORK_BYTES = 1_000  # of one parsed network with its text: measured, rounded 
 
 _REASONS = {
     KeyState.REVOKED: Reason.REVOKED_KEY,
+    KeyState.DECOY: Reason.DECOY_KEY,
+    KeyState.DISABLED: Reason.DISABLED_KEY,
     KeyState.NOT_YET_VALID: Reason.NOT_YET_VALID,
     KeyState.EXPIRED: Reason.EXPIRED_KEY,
 }
 
 
+_NOBODYS = Key(
+    key_id=KeyId("key_000000000000"),
+    tenant=None,
+    name="",
+    scopes=frozenset(),
+    networks=(),
+    created_at=0.0,
+    revoked_at=0.0,
+    pepper_id="-",
+)
+"""A revoked key that nobody has. It is judged in place of an unknown one, which then takes as long."""
+
+
 class Authenticator:
-    """Implements the port `Authenticate` for API keys in the directory."""
+    """Implements the port `Authenticate` for API keys in the directory.
 
-    __slots__ = ("_directory", "_latest", "_networks", "_peppers", "_recent")
+    `on_decoy` is called with each use of a decoy key and the address that it came from.
+    """
 
-    def __init__(self, directory: KeyDirectory, peppers: Peppers) -> None:
+    __slots__ = ("_directory", "_latest", "_networks", "_on_decoy", "_peppers", "_recent", "_refused")
+
+    def __init__(
+        self,
+        directory: KeyDirectory,
+        peppers: Peppers,
+        on_decoy: Callable[[Key, str], None] | None = None,
+    ) -> None:
         self._directory = directory
         self._peppers = peppers
+        self._on_decoy = on_decoy
+        self._refused = RefusedKeys()
         self._recent = RecentCallers()
         # The parsed networks of keys, by their texts.
         self._networks: BoundedMemory[tuple[str, ...], tuple[IPv4Network | IPv6Network, ...]] = BoundedMemory(
@@ -59,9 +97,9 @@ class Authenticator:
         self._latest = float("-inf")
 
     @property
-    def memories(self) -> tuple[RecentCallers, ...]:
+    def memories(self) -> tuple[BoundedMemory[Any, Any], ...]:
         """The bounded memories, for the periodic sweep."""
-        return (self._recent,)
+        return (self._recent, self._refused)
 
     def recall(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp] | None:
         """A caller who was valid recently and still is, from memory, without waiting; else None."""
@@ -79,11 +117,26 @@ class Authenticator:
 
     async def authenticate(self, credential: Credential, client: str, now: float) -> tuple[Principal, Stamp]:
         """The caller, and the stamp of the records read. Raises `Refusal` for every key not valid now."""
-        key, tenant, stamp = await self._directory.find_key(self.digests(credential))
+        name = sha256_of(credential)
+        refused = self._refused.find(name)
+        if refused is None:
+            key, tenant, stamp = await self._directory.find_key(self.digests(credential))
+        else:
+            key, tenant, stamp = refused.key, refused.tenant, refused.stamp
+        try:
+            principal = self.judge(_NOBODYS if key is None else key, tenant, client, now)
+        except Refusal as found:
+            if refused is None:
+                self._refused.put(name, Refused(key, tenant, stamp))
+            # Either is raised anew, which takes the same time.
+            reason = Reason.UNKNOWN_KEY if key is None else found.reason
+            key_id = None if key is None else found.key_id
+            raise Refusal(
+                reason, key_id=key_id, tenant=found.tenant, tenant_record=found.tenant_record
+            ) from None
         if key is None:
-            raise Refusal(Reason.UNKNOWN_KEY)
-        principal = self.judge(key, tenant, client, now)
-        self._recent.put(sha256_of(credential), Caller(key, tenant, principal, stamp, is_unbounded(key)))
+            raise Refusal(Reason.UNKNOWN_KEY)  # whatever is judged: nobody has the stand-in
+        self._recent.put(name, Caller(key, tenant, principal, stamp, is_unbounded(key)))
         return principal, stamp
 
     async def reauthenticate(self, stamp: Stamp, client: str, now: float) -> tuple[Principal, Stamp]:
@@ -137,6 +190,8 @@ class Authenticator:
         latest, state = self.latest(now), key_state(key, now)
         if state is KeyState.LIVE and now != latest:
             state = key_state(key, latest)
+        if state is KeyState.DECOY and self._on_decoy is not None:
+            self._on_decoy(key, client)
         if state is not KeyState.LIVE:
             raise _refusal(_REASONS[state], key)
         if key.networks and not self._is_inside(client, key):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from gateway.identity.key_networks import KeyNetworks
 from gateway.model.access import Credential
 
 if TYPE_CHECKING:
@@ -29,13 +30,17 @@ MAX_MARKED = 100_000  # keys remembered as marked: some 10 MB; beyond that, keys
 class LastUses:
     """The keys used since the last `take`, each with the time of its latest use."""
 
-    def __init__(self, mark_of: Callable[[str], bytes] | None = None) -> None:
+    def __init__(
+        self, mark_of: Callable[[str], bytes] | None = None, networks: KeyNetworks | None = None
+    ) -> None:
+        """`networks` is told from where keys are used."""
         self._seen: dict[KeyId, float] = {}
         self._marks = _Marks(mark_of)
+        self._networks = KeyNetworks() if networks is None else networks
 
     def noting(self, inner: Authenticate) -> Authenticate:
         """Wrap an authenticator so that it notes every valid key."""
-        return _Noting(inner, self._seen, self._marks)
+        return _Noting(inner, self._seen, self._marks, self._networks)
 
     def take(self) -> dict[KeyId, float]:
         """Return the notes and clear them."""
@@ -77,10 +82,14 @@ class _Marks:
 
 
 class _Noting:
-    def __init__(self, inner: Authenticate, seen: dict[KeyId, float], marks: _Marks) -> None:
+    def __init__(
+        self, inner: Authenticate, seen: dict[KeyId, float], marks: _Marks, networks: KeyNetworks
+    ) -> None:
         self._inner = inner
         self._seen = seen
         self._marks = marks
+        self._networks = networks
+        self._latest = networks.latest
 
     def recall(
         self, credential: Credential | SignedLink, client: str, now: float
@@ -88,10 +97,13 @@ class _Noting:
         found = self._inner.recall(credential, client, now)
         if found is not None:
             key_id = found[0].key_id
-            if key_id in self._seen and key_id in self._marks.marked:  # the usual case, without calls
+            if (  # the usual case, without calls
+                key_id in self._seen and key_id in self._marks.marked and self._latest.get(key_id) == client
+            ):
                 self._seen[key_id] = now
             else:
                 self._note(key_id, credential, now)
+                self._networks.note(found[0], client, now)
         return found
 
     async def authenticate(
@@ -99,6 +111,7 @@ class _Noting:
     ) -> tuple[Principal, Stamp]:
         principal, stamp = await self._inner.authenticate(credential, client, now)
         self._note(principal.key_id, credential, now)
+        self._networks.note(principal, client, now)
         return principal, stamp
 
     def _note(self, key_id: KeyId, credential: Credential | SignedLink, now: float) -> None:

@@ -22,7 +22,7 @@ import msgspec
 from gateway.identity.tokens import mint_token, parse_token, random_base62
 from gateway.model.access import TOKEN_MARK, Credential
 from gateway.model.errors import BadNameError, Refusal
-from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind, Scope
+from gateway.model.facts import DEFAULT_SCOPES, UNCHANGED, Key, KeyKind, KeyLife, Scope
 from gateway.model.hidden_fields import shown
 from gateway.model.names import KeyId
 
@@ -56,6 +56,8 @@ class KeyState(StrEnum):
     REVOKED = "revoked"
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
+    DISABLED = "disabled"
+    DECOY = "decoy"
 
 
 class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,13 +71,13 @@ class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
     networks: tuple[str, ...] = ()
     not_before: float | None = None
     expires_at: float | None = None
+    is_decoy: bool = False
 
     def __post_init__(self) -> None:
         """Refuse an order whose key could never be used, or could do too much."""
         if (self.kind is KeyKind.TENANT) != (self.tenant is not None):
             raise BadNameError("a tenant key names a tenant, an admin key names none")
-        if len(self.name) > MAX_NAME_CHARACTERS or not self.name.isprintable():
-            raise BadNameError(f"a key's name is at most {MAX_NAME_CHARACTERS} printable characters")
+        parse_name(self.name)
         if self.scopes is not None:
             _check_scopes(self.scopes, self.kind)
         if self.networks != parse_networks(self.networks):
@@ -113,7 +115,7 @@ def import_key(order: KeyOrder, *, sha256_hex: str, peppers: Peppers) -> NewKey:
 
 def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
     """A key of another system as it is, from standard input. No error message quotes it."""
-    if not MIN_OPAQUE_CHARACTERS <= len(raw_key) <= MAX_OPAQUE_CHARACTERS or not _OPAQUE.fullmatch(raw_key):
+    if not may_be_key(raw_key):
         raise BadNameError(
             f"not a key: expected {MIN_OPAQUE_CHARACTERS} to {MAX_OPAQUE_CHARACTERS} visible ASCII "
             "characters, without blanks or commas"
@@ -127,15 +129,31 @@ def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
     return _new_key(order, sha256(raw_key.encode("ascii")).digest(), peppers)
 
 
+def may_be_key(text: str) -> bool:
+    """Whether a key, of whatever system, can look like that."""
+    return MIN_OPAQUE_CHARACTERS <= len(text) <= MAX_OPAQUE_CHARACTERS and bool(_OPAQUE.fullmatch(text))
+
+
 def key_state(key: Key, now: float) -> KeyState:
     """The state of the key at this time. Every bound fails closed, also for a clock that returns NaN."""
     if key.revoked_at is not None:
         return KeyState.REVOKED
+    if key.life.is_decoy:
+        return KeyState.DECOY
+    if key.life.disabled_at is not None:
+        return KeyState.DISABLED
     if not math.isfinite(now) or (key.not_before is not None and not key.not_before <= now):
         return KeyState.NOT_YET_VALID
     if key.expires_at is not None and not now < key.expires_at:
         return KeyState.EXPIRED
     return KeyState.LIVE
+
+
+def parse_name(text: str) -> str:
+    """A name for people. Raises `BadNameError`."""
+    if len(text) > MAX_NAME_CHARACTERS or not text.isprintable():
+        raise BadNameError(f"a key's name is at most {MAX_NAME_CHARACTERS} printable characters")
+    return text
 
 
 def parse_scopes(texts: Iterable[str], kind: KeyKind) -> frozenset[Scope]:
@@ -202,5 +220,6 @@ def _new_key(order: KeyOrder, sha256_of_key: bytes, peppers: Peppers, token: str
         not_before=order.not_before,
         expires_at=order.expires_at,
         pepper_id=peppers.current.id,
+        life=KeyLife(is_decoy=True) if order.is_decoy else UNCHANGED,
     )
     return NewKey(key=key, digest=peppers.digest(sha256_of_key), token=token)

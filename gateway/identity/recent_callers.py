@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 16 << 20  # some 8,000 callers with the records that they depend on
 KEY_BYTES = 600  # of a key that is in no record: a binding, as a token of an outside issuer is judged
+REFUSED_BYTES = 4 << 20  # some 8,000 refused keys
+ENTRY_BYTES = 500  # of one: its name, a stamp with two leaves; records are charged where they are held
 CALLER_BYTES = 600  # of an entry with principal, stamp and cache key, without texts and records: measured
 
 
@@ -47,6 +49,27 @@ class RecentCallers(BoundedMemory[bytes, Caller]):
 
     def __init__(self, *, max_bytes: int = MAX_BYTES) -> None:
         super().__init__(max_bytes=max_bytes, weigh=_held_bytes, stands_on=attrgetter("stamp.leaves"))
+
+
+class Refused(msgspec.Struct, frozen=True, eq=False):
+    """A key that was refused: its records, or None for an unknown one, and the stamp of what was read."""
+
+    key: Key | None
+    tenant: Tenant | None
+    stamp: Stamp
+
+
+class RefusedKeys(BoundedMemory[bytes, Refused]):
+    """Refused keys by their SHA-256. Ever new unknown ones only displace others from it."""
+
+    __slots__ = ()
+
+    def __init__(self, *, max_bytes: int = REFUSED_BYTES) -> None:
+        super().__init__(
+            max_bytes=max_bytes,
+            weigh=lambda _name, _refused: ENTRY_BYTES,
+            stands_on=attrgetter("stamp.leaves"),
+        )
 
 
 def _held_bytes(name: bytes, caller: Caller) -> int:

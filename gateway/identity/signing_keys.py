@@ -36,15 +36,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from gateway.identity.json_web_tokens import EDDSA, TrustedKey, public_jwk
 from gateway.identity.private_file import load_private, write_once
+from gateway.model.access_claims import MAX_TOKEN_SECONDS
 from gateway.model.errors import Misconfigured
 from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
-
-MAX_TOKEN_SECONDS = 900
-"""The longest life of a token: who verifies it offline does not learn of a revocation before its end."""
 
 RETIRED_SECONDS = MAX_TOKEN_SECONDS + 120.0
 """How long a retired key verifies: until its last token has ended, on a clock that is two minutes off."""

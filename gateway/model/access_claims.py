@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from gateway.model.tenant_records import TenantRecordId
 
 
+MAX_TOKEN_SECONDS = 900
+"""The longest life of a token: who verifies it offline does not learn of a revocation before its end."""
+
+
 class AccessClaims(msgspec.Struct, frozen=True, kw_only=True):
     """Whom a token stands for, what it may at most, and until when."""
 

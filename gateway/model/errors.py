@@ -34,6 +34,8 @@ class Reason(StrEnum):
         "The key is unknown here, and no more is asked of the platform about unknown keys for the moment.",
     )
     REVOKED_KEY = "revoked-key", "The key was revoked."
+    DISABLED_KEY = "disabled-key", "The key was disabled, and has not been enabled again."
+    DECOY_KEY = "decoy-key", "The key is a decoy that nobody was given: whoever used it found or stole it."
     EXPIRED_KEY = "expired-key", "The key's expiry has passed."
     NOT_YET_VALID = "not-yet-valid", "The key's not-before lies ahead."
     OUTSIDE_NETWORKS = "outside-networks", "The key is bound to networks that the client's address is not in."
@@ -53,6 +55,7 @@ class Reason(StrEnum):
         "The access token's signature, issuer, audience, type, times or another claim is not right.",
     )
     EXPIRED_TOKEN = "expired-token", "The access token's end has passed."
+    WRONG_CLIENT = "wrong-client", "The key is valid, and the client id that came with it is not its own."
     UNSUPPORTED_GRANT = "unsupported-grant", "A token was asked for in another way than the two that exist."
     NOT_EXCHANGEABLE = (
         "not-exchangeable",

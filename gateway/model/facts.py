@@ -54,6 +54,20 @@ class KeyKind(StrEnum):
     ADMIN = "admin"
 
 
+class KeyLife(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """What became of a key since it was made, and whether it is a decoy. Most keys have the default."""
+
+    disabled_at: Time | None = None  # until it is enabled again, it is refused like a revoked one
+    revoked_for: str = ""  # why it was revoked, in the operator's words
+    replaces: KeyId | None = None  # the key that this one was rotated from
+    replaced_by: KeyId | None = None  # the key that it was rotated to
+    is_decoy: bool = False  # nobody was given it: it opens nothing, and each use of it is an alarm
+
+
+UNCHANGED = KeyLife()
+"""The life of a key to which nothing has happened."""
+
+
 class Key(Record, frozen=True, kw_only=True, tag=1):
     """One API key, without its secret: the record is found by a keyed hash of the key.
 
@@ -72,11 +86,21 @@ class Key(Record, frozen=True, kw_only=True, tag=1):
     expires_at: Time | None = None
     revoked_at: Time | None = None
     pepper_id: Text
+    life: KeyLife = UNCHANGED  # a layout of its own
 
     @property
     def kind(self) -> KeyKind:
         """A tenant key names a tenant, an admin key none."""
         return KeyKind.ADMIN if self.tenant is None else KeyKind.TENANT
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it is refused at any time and from anywhere, whatever its tenant's state is."""
+        return self.revoked_at is not None or self.life.disabled_at is not None or self.life.is_decoy
+
+    def is_over(self, now: float) -> bool:
+        """Whether it has ended for good: it was revoked, or its expiry has passed."""
+        return self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= now)
 
 
 class Tenant(Record, frozen=True, kw_only=True, tag=2, rename={"tenant_id": "tenant"}, gc=False):

@@ -12,9 +12,9 @@ import msgspec
 
 from gateway.directory.reading.key_usage import find_last_uses
 from gateway.model.errors import UnknownName
+from gateway.model.moments import when
 from gateway.model.names import KeyId
 from gateway.operations.known_names import find_nearest, verify_tenant
-from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from gateway.model.issuers import Binding, Issuer

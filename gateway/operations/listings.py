@@ -6,24 +6,26 @@ Each function reads the facts (for models also the disk) and changes nothing. Un
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from gateway.assembly.components import build_catalogue
-from gateway.directory.reading.key_usage import find_last_uses
+from gateway.directory.edits.keys import is_rotating
+from gateway.directory.reading.key_usage import find_uses
 from gateway.identity.new_keys import key_state
 from gateway.model.errors import UnknownName
 from gateway.model.facts import Visibility
+from gateway.model.moments import when
 from gateway.model.names import ancestors
 from gateway.model.periods import PeriodState, period_text, state_text
 from gateway.model.standing import standing_of
 from gateway.operations.known_names import find_nearest, unknown_tenant, verify_tenant
 from gateway.resource.naming import model_directory
-from gateway.terminal.console import when
 
 if TYPE_CHECKING:
+    from gateway.directory.reading.key_usage import LastUse
     from gateway.identity.new_keys import KeyState
     from gateway.model.facts import Grant, Grants, Key, KeyKind, ModelRule, Scope, Tenant
     from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
@@ -87,7 +89,12 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     not_before: str | None
     expires_at: str | None
     revoked_at: str | None
+    revoked_for: str | None
+    disabled_at: str | None
+    replaces: KeyId | None
+    replaced_by: KeyId | None
     last_used_at: str | None
+    last_used_network: str | None
     pepper: str
     source: str
 
@@ -224,11 +231,30 @@ async def list_held_grants(session: OperatorSession) -> list[Grants]:
     ]
 
 
-async def list_keys(session: OperatorSession, only: TenantId | None) -> list[KeyView]:
+class KeyFilter(StrEnum):
+    """Which keys are listed: those in a state, or the old ones of rotations under way."""
+
+    LIVE = "live"
+    DISABLED = "disabled"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not-yet-valid"
+    DECOY = "decoy"
+    ROTATING = "rotating"
+
+
+async def list_keys(
+    session: OperatorSession,
+    only: TenantId | None,
+    *,
+    state: KeyFilter | None = None,
+    after: KeyId | None = None,
+    limit: int | None = None,
+) -> list[KeyView]:
     """The keys of a tenant, or all: the admin keys, then tenant by tenant, each in the order of creation.
 
     Those of removed tenants are among all. Those of one tenant are its own: a tenant that had its name before
-    is another one.
+    is another one. `after` is the last key of the page before.
     """
     if only is not None:
         await verify_tenant(session, only)
@@ -236,25 +262,48 @@ async def list_keys(session: OperatorSession, only: TenantId | None) -> list[Key
     if only is None:
         there = [one.tenant_id for one in await session.listing.list_tenants()]
         owners += sorted({*there, *await session.listing.list_removed_tenants()})
+    last = None if after is None else await _load_key(session, after)
+    if last is not None:
+        owners = owners[owners.index(last.tenant) :] if last.tenant in owners else owners
     now = session.clock.now()
-    keys = [key for owner in owners for key in await _keys_by_age(session, owner)]
-    if only is not None:
-        tenant = await session.listing.find_tenant(only)
-        keys = [key for key in keys if tenant is not None and key.tenant_record == tenant.record_id]
-    seen = await find_last_uses(session.store, [key.key_id for key in keys])
-    return [key_view(key, now, seen.get(key.key_id)) for key in keys]
+    tenant = None if only is None else await session.listing.find_tenant(only)
+    keys: list[Key] = []
+    for owner in owners:
+        if limit is not None and len(keys) >= limit:
+            break
+        for key in await _keys_by_age(session, owner):
+            is_of_another = only is not None and (tenant is None or key.tenant_record != tenant.record_id)
+            if is_of_another:
+                continue
+            is_before = last is not None and last.tenant == owner and _age(key) <= _age(last)
+            if not is_before and (state is None or _is_listed(key, state, now)):
+                keys.append(key)
+    keys = keys[:limit]
+    uses = await find_uses(session.store, [key.key_id for key in keys])
+    return [key_view(key, now, uses.get(key.key_id)) for key in keys]
+
+
+def _is_listed(key: Key, state: KeyFilter, now: float) -> bool:
+    if state is KeyFilter.ROTATING:
+        return is_rotating(key, now)
+    return key_state(key, now).value == state.value
+
+
+async def _load_key(session: OperatorSession, key_id: KeyId) -> Key:
+    key = await session.listing.find_key(key_id)
+    if key is None:
+        raise UnknownName("key", key_id, "`cachegate keys list` shows them")
+    return key
 
 
 async def find_key(session: OperatorSession, key_id: KeyId) -> KeyView:
     """One key's record."""
-    key = await session.listing.find_key(key_id)
-    if key is None:
-        raise UnknownName("key", key_id, "`cachegate keys list` shows them")
-    seen = await find_last_uses(session.store, [key_id])
-    return key_view(key, session.clock.now(), seen.get(key_id))
+    key = await _load_key(session, key_id)
+    uses = await find_uses(session.store, [key_id])
+    return key_view(key, session.clock.now(), uses.get(key_id))
 
 
-def key_view(key: Key, now: float, last_used: float | None) -> KeyView:
+def key_view(key: Key, now: float, last_use: LastUse | None) -> KeyView:
     """A key's record, with its state at this time."""
     return KeyView(
         key_id=key.key_id,
@@ -269,7 +318,12 @@ def key_view(key: Key, now: float, last_used: float | None) -> KeyView:
         not_before=when(key.not_before),
         expires_at=when(key.expires_at),
         revoked_at=when(key.revoked_at),
-        last_used_at=when(last_used),
+        revoked_for=key.life.revoked_for or None,
+        disabled_at=when(key.life.disabled_at),
+        replaces=key.life.replaces,
+        replaced_by=key.life.replaced_by,
+        last_used_at=None if last_use is None else when(last_use.at),
+        last_used_network=None if last_use is None else last_use.network,
         pepper=key.pepper_id,
         source=key.source,
     )
@@ -361,8 +415,11 @@ async def find_model(session: OperatorSession, asked: ModelId) -> ModelView:
 
 
 async def _keys_by_age(session: OperatorSession, owner: TenantId | None) -> list[Key]:
-    keys = await session.listing.list_keys(owner)
-    return sorted(keys, key=lambda key: (key.created_at, key.key_id))
+    return sorted(await session.listing.list_keys(owner), key=_age)
+
+
+def _age(key: Key) -> tuple[float, str]:
+    return key.created_at, key.key_id
 
 
 def tenant_state(tenant: Tenant) -> str:
@@ -408,6 +465,8 @@ def _is_owned(rule: ModelRule, tenant: Tenant) -> bool:
 
 
 async def _catalogue(session: OperatorSession) -> DiskCatalogue:
+    from gateway.assembly.components import build_catalogue  # noqa: PLC0415 -- keys and grants need none of it
+
     catalogue = build_catalogue(session.settings, session.clock, is_command=True)
     await catalogue.refresh(await session.directory.known_models())
     return catalogue

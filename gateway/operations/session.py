@@ -22,7 +22,6 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
-from gateway.assembly.components import build_registrar
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.reading.degraded_modes import load_degraded_periods
@@ -118,6 +117,9 @@ class OperatorSession:
         """
         await self.store.verify_history()
         if self._registrar is None:
+            # Only a change needs the audit log and all that it imports.
+            from gateway.assembly.components import build_registrar  # noqa: PLC0415
+
             self._registrar = build_registrar(self.settings, self.store, self.clock)
         return self._registrar
 

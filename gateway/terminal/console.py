@@ -10,14 +10,11 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table as RichTable
 
 from gateway.model.errors import CachegateError
 
@@ -25,12 +22,26 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from typing import TextIO
 
+    from rich.console import Console
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for scripts instead of a table for people.")]
 
 PIPE_WIDTH = 10_000
 
-people = Console(stderr=True, highlight=False, soft_wrap=True)
-"""Standard error: notes, progress, errors."""
+
+@cache
+def people() -> Console:
+    """Standard error: notes, progress, errors."""
+    from rich.console import Console  # noqa: PLC0415 -- a command that prints JSON needs none of it
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def print_mistake(text: str) -> None:
+    """Print an error on standard error, as it is."""
+    from rich.markup import escape  # noqa: PLC0415 -- as above
+
+    people().print(f"[bold red]cachegate:[/] {escape(text)}")
 
 
 class OutputError(CachegateError):
@@ -67,8 +78,10 @@ class Note(msgspec.Struct, frozen=True):
 
     def print(self) -> None:
         """Print it."""
+        from rich.markup import escape  # noqa: PLC0415 -- a command that prints JSON needs none of it
+
         with suppress(OSError):
-            people.print(escape(self.text), style=self.style)
+            people().print(escape(self.text), style=self.style)
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -92,6 +105,10 @@ class Table(msgspec.Struct, frozen=True):
 
     def print(self) -> None:
         """Print it. In a pipe each row is one line, for grep: cells must not wrap at some column."""
+        from rich.console import Console  # noqa: PLC0415 -- as above
+        from rich.markup import escape  # noqa: PLC0415
+        from rich.table import Table as RichTable  # noqa: PLC0415
+
         console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         listed = [[escape(str(cell)) if cell is not None else "-" for cell in row] for row in self.rows]
         if not listed:
@@ -156,23 +173,6 @@ def print_json(document: Any) -> None:
 def say(text: str, style: str = "") -> None:
     """Print a note at once, where there is no result to show it with."""
     Note(text, style).print()
-
-
-def when(seconds: float | None) -> str | None:
-    """A time as people and scripts read it.
-
-    A time outside the calendar's range, as a file on a volume may claim, is shown as its seconds since 1970.
-    """
-    if seconds is None:
-        return None
-    try:
-        return _text_of(seconds)
-    except (ValueError, OverflowError, OSError):
-        return f"@{seconds:.0f}"
-
-
-def _text_of(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _plain(value: object) -> object:

@@ -27,12 +27,14 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from gateway.terminal.console import people
+from gateway.terminal import console
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rich.progress import Task
+
+people = console.people()
 
 MUCH_BYTES = 64 * 1024 * 1024  # about a second of verifying; below that, a bar would only flicker
 _CHECK_SECONDS = 0.1

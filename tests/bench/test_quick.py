@@ -88,6 +88,17 @@ def test_checks_are_measured_without_the_inference_server(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
+def test_every_kind_of_refused_key_is_compared_with_an_unknown_one(tmp_path):
+    rows = {
+        row["name"]: row["value"] for row in run_quick(tmp_path, "refusals", "--kinds", "revoked", "decoy")
+    }
+    areas = [value for name, value in rows.items() if name.endswith("_auc")]
+    assert len(areas) == 4
+    assert all(0.5 <= area <= 1.0 for area in areas)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_stages_of_a_request_add_up_to_its_time(tmp_path):
     rows = run_quick(tmp_path, "delivery", "--stages", "--only", "varied", "--seconds", "1")
     values = {row["name"]: row["value"] for row in rows if not row["name"].endswith("_function_us")}

@@ -14,9 +14,11 @@ import termios
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
+from gateway.adapters.clock import SystemClock
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
 from gateway.directory.edits import grants, keys, tenants
 from gateway.model.names import parse_pattern, parse_tenant_id
@@ -143,8 +145,14 @@ def ending(fleet, record_id):
     return fleet.installation.outcome_of(record_id)["ending"]
 
 
+def disable(fleet):
+    edit = partial(keys.disable_key, key_id=fleet.key_ids["ended"], now=SystemClock().now())
+    return fleet.change(edit, action="keys.disable", key_id=fleet.key_ids["ended"])
+
+
 ENDS = {
     "keys revoke": lambda fleet: fleet.revoke("ended"),
+    "keys disable": disable,
     "tenants suspend": lambda fleet: fleet.change(
         lambda changes: tenants.suspend_tenant(changes, tenant_id=UMBRELLA)
     ),

@@ -339,7 +339,11 @@ def test_a_client_authenticates_by_basic_and_in_no_other_way(site, authorization
 def test_a_key_is_accepted_with_its_own_id_alone_and_in_one_place(site):
     assert site.by_client(site.key_id(), site.key()).status == 200
     other = site.by_client(site.key_id("globex"), site.key())
-    assert (other.status, site.reason(other)) == (400, "conflicting-credentials")
+    wrong_key = site.by_client(site.key_id(), "an-opaque-key-that-nobody-has")
+    for answer in (other, wrong_key):
+        assert (answer.status, answer.json()["error"]) == (401, "invalid_client")
+        assert answer.header("www-authenticate").startswith("Basic ")
+    assert site.reason(other) == "wrong-client"
     twice = site.post(
         "/v1/token",
         {"grant_type": EXCHANGE, "subject_token": site.key(), "subject_token_type": API_KEY},

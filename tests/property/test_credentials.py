@@ -13,7 +13,7 @@ from gateway.credential.extract import extract
 from gateway.identity.times import format_duration, parse_duration, parse_moment
 from gateway.identity.tokens import PREFIX, TokenShape, mint_token, parse_token
 from gateway.model.errors import Reason, Refusal
-from gateway.terminal.console import when
+from gateway.model.moments import when
 
 SYNTAX = {
     Reason.KEY_IN_QUERY,

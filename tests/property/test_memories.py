@@ -1019,6 +1019,7 @@ FILLED = {
 
 BOUNDED_OTHERWISE = {
     "identity/outside_tokens.py": "parsed key sets, 64 of issuers that the operator named",
+    "identity/key_networks.py": "keys and their networks: tests/unit/identity/test_key_networks.py",
     "issuers/key_sets.py": "a task for each issuer that the operator named; a counter whose names are ours",
     "adapters/answer_reader.py": "the head of one answer, and what one read from a socket has of its body",
     "adapters/inference_server.py": "connections to servers that the operator named, 32 of them idle",

@@ -54,6 +54,8 @@ def busy(telemetry):
     telemetry.inference_failed("10.0.0.5:9001", "it did not answer in time")
     telemetry.unexpected_model("10.0.0.5:9001")
     telemetry.pinned(1)
+    telemetry.decoy_used(SimpleNamespace(key_id="key_decoydecoyde", tenant="acme"), "192.0.2.1")
+    telemetry.new_network("key_abcdefghijkl", "192.0.2.0/24")
     return telemetry
 
 

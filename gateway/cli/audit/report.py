@@ -14,7 +14,8 @@ from gateway.audit.folder import chain_started
 from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS
 from gateway.audit.report import Ending
 from gateway.audit.verify import GIVEN
-from gateway.terminal.console import Note, Table, when
+from gateway.model.moments import when
+from gateway.terminal.console import Note, Table
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:

@@ -17,17 +17,28 @@ from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.directory.records import names
 from gateway.model.errors import BadNameError, Unavailable
 from gateway.model.names import parse_key_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from gateway.model.names import KeyId
     from gateway.model.stores import FactStore
 
 _SECONDS = re.compile(rb"[0-9]{1,11}")  # since the epoch, for a thousand years
+_NETWORK = re.compile(rb"[0-9a-f.:/]{3,49}")
+
+
+class LastUse(msgspec.Struct, frozen=True, gc=False):
+    """When a key was last used, and from which network, if that is known."""
+
+    at: float
+    network: str | None = None
+
 
 MAX_FAILED_HASHES = 3  # more mean that the server is down, and each attempt takes time
 
@@ -38,15 +49,47 @@ async def note_last_uses(store: FactStore, uses: Mapping[KeyId, float]) -> Unava
     return (await _put(store, placed))[1]
 
 
+async def note_last_networks(store: FactStore, networks: Mapping[KeyId, str]) -> Unavailable | None:
+    """Store the network that each of these keys was last used from; return the failure, if any."""
+    placed = {key_id: (*names.last_network(key_id), one.encode()) for key_id, one in networks.items()}
+    return (await _put(store, placed))[1]
+
+
 async def find_last_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[KeyId, float | None]:
     """Return when these keys were last used, as far as it is known."""
-    found: dict[KeyId, float | None] = {}
-    placed = sorted((*names.last_use(key_id), key_id) for key_id in key_ids)
+    stored = await _find(store, names.last_use, key_ids)
+    return {
+        key_id: float(value) if value is not None and _SECONDS.fullmatch(value) else None
+        for key_id, value in stored.items()
+    }
+
+
+async def find_uses(store: FactStore, key_ids: Sequence[KeyId]) -> dict[KeyId, LastUse | None]:
+    """Return when these keys were last used, and from which network, as far as it is known."""
+    uses = await find_last_uses(store, key_ids)
+    networks = await _find(
+        store, names.last_network, [key_id for key_id, at in uses.items() if at is not None]
+    )
+    return {
+        key_id: None if at is None else LastUse(at, _network_of(networks[key_id]))
+        for key_id, at in uses.items()
+    }
+
+
+def _network_of(value: bytes | None) -> str | None:
+    return value.decode() if value is not None and _NETWORK.fullmatch(value) else None
+
+
+async def _find(
+    store: FactStore, place_of: Callable[[KeyId], tuple[bytes, bytes]], key_ids: Sequence[KeyId]
+) -> dict[KeyId, bytes | None]:
+    """Return the field that each key has in its hash, one read for each hash."""
+    found: dict[KeyId, bytes | None] = {}
+    placed = sorted((*place_of(key_id), key_id) for key_id in key_ids)
     for bucket, entries in groupby(placed, key=itemgetter(0)):
         listed = list(entries)
         values = await store.hash_fields(bucket, [field for _, field, _ in listed])
-        for (_, _, key_id), value in zip(listed, values, strict=True):
-            found[key_id] = float(value) if value is not None and _SECONDS.fullmatch(value) else None
+        found.update((key_id, value) for (_, _, key_id), value in zip(listed, values, strict=True))
     return found
 
 

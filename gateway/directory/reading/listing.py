@@ -94,6 +94,12 @@ class Listing:
         """Return a key by its keyed hash."""
         return await self.find_fact(names.key_fact(digest), partial(decode_key, digest=digest))
 
+    async def find_keys_by_digest(self, digests: Sequence[bytes]) -> list[Key | None]:
+        """Return the keys under these keyed hashes, in order; None for those that are unknown."""
+        return await self.find_all(
+            [(names.key_fact(one), partial(decode_key, digest=one)) for one in digests]
+        )
+
     async def find_key_digest(self, key_id: KeyId) -> bytes | None:
         """Return the digest under which the key with this id is stored."""
         name, field = names.key_digest(key_id)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from gateway.directory.reading.caller import CallerFacts, names_about_caller, names_about_rulings
 from gateway.directory.reading.listing import Listing
-from gateway.directory.reading.read_set import ReadSet, names_about
+from gateway.directory.reading.read_set import ReadSet, decode_nothing, names_about
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.directory.records import names
 from gateway.directory.records.codec import (
@@ -32,11 +32,13 @@ from gateway.directory.records.codec import (
     decode_key,
     decode_key_set,
     decode_tenant,
+    encode_key,
 )
 from gateway.directory.records.policies import PolicySets, decode_policy_head
 from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.facts import DEFAULT_SCOPES, Key
 from gateway.model.issuers import FoundBinding, FoundIssuer, RuleLeaf, issuer_digest
-from gateway.model.names import ModelId
+from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.periods import PeriodClock
 
 if TYPE_CHECKING:
@@ -44,15 +46,32 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
-    from gateway.model.facts import Facts, Key, PolicySet, Tenant
+    from gateway.model.facts import Facts, PolicySet, Tenant
     from gateway.model.issuers import MappingRule
-    from gateway.model.names import KeyId, TenantId
     from gateway.model.ports import FactSource
     from gateway.model.stamps import Stamp
     from gateway.model.stores import FactStore
 
 TEXTS_MISSING = "the texts it names are missing from Redis"
 _POLICY_ATTEMPTS = 3  # an apply between two reads deletes the old texts; this rarely happens twice in a row
+
+_STAND_IN_DIGEST = bytes(names.DIGEST_BYTES)
+_STAND_IN = encode_key(
+    Key(
+        key_id=KeyId("key_000000000000"),
+        tenant=TenantId("stand-in"),
+        name="stands for a key",
+        scopes=DEFAULT_SCOPES,
+        networks=(),
+        created_at=1.0,
+        revoked_at=2.0,
+        pepper_id="p1",
+    ),
+    _STAND_IN_DIGEST,
+)
+"""The record of a key that nobody has, decoded in place of one that is not there."""
+
+_STAND_IN_NAME = names.key_fact(_STAND_IN_DIGEST)
 
 
 class DirectoryReader:
@@ -81,7 +100,8 @@ class DirectoryReader:
         read_set = ReadSet(self._source, self._report)
         await read_set.fetch(key_names)
         key = _find_key(read_set, key_names)
-        if key is None or key.tenant is None:
+        # A key that ended is refused without its tenant: an unknown key and it then cost the same reads.
+        if key is None or key.tenant is None or key.is_ended:
             return key, None, read_set.stamp(key_names)
         tenant_name = names.tenant_fact(key.tenant)
         # A decision follows, so its grants and policy head are read in the same round trip.
@@ -157,6 +177,8 @@ class DirectoryReader:
         key = read_set.decoded(name, partial(decode_key, digest=digest))
         found = read_set.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant))
         if key is None or key.key_id != key_id or key.tenant != tenant or read_set.unreadable:
+            return None, None, read_set.stamp([tenant_name])
+        if found is None or key.tenant_record != found.record_id:  # of another tenant that had the name before
             return None, None, read_set.stamp([tenant_name])
         return key, found, read_set.stamp([name, tenant_name])
 
@@ -271,6 +293,8 @@ def _digest_of_none(key_id: KeyId) -> bytes:
 def _find_key(read_set: ReadSet, key_names: Sequence[bytes]) -> Key | None:
     name = next((name for name in key_names if read_set.leaves[name].value is not None), None)
     if name is None:
+        # As long as it takes to decode a key that was revoked: neither is decoded again (`authenticate.py`).
+        decode_nothing(partial(decode_key, digest=names.digest_of(_STAND_IN_NAME)), _STAND_IN)
         return None
     key = read_set.decoded(name, partial(decode_key, digest=names.digest_of(name)))
     if key is None:

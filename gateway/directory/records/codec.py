@@ -4,9 +4,10 @@ A record is the msgpack array of a fact (`model/records.py`). Three kinds are pa
 attestations have digests as raw bytes and scopes as bits. Where a record names a tenant that it belongs to,
 the id of that tenant's record follows the name, after a blank, which no name holds. A tenant has four
 layouts: hosts of images stand in the second, what its workflows may do in the third, and the id of the record
-in the fourth; grants and the rule of a pattern have a second one, for times. A record repeats the name it is
-stored under and is refused under any other name: a record that was moved, or a reply that reached the wrong
-reader, is never used for another subject. A key repeats a part of its digest.
+in the fourth; grants and the rule of a pattern have a second one, for times, and a key has one for what
+became of it. A record repeats the name it is stored under and is refused under any other name: a record that
+was moved, or a reply that reached the wrong reader, is never used for another subject. A key repeats a part
+of its digest.
 
 Decoding is strict. A record with a wrong kind, an unknown layout, a missing or surplus field, a field of
 another type, a name that does not parse, or a time that is not finite raises `UnreadableRecordError`, which
@@ -32,11 +33,13 @@ from gateway.model.access import ALLOWABLE, GRANTABLE
 from gateway.model.facts import (
     MAX_ATTESTED,
     MAX_DEGRADED_SECONDS,
+    UNCHANGED,
     Alias,
     Attestation,
     Grant,
     Grants,
     Key,
+    KeyLife,
     ModelRule,
     Origin,
     Scope,
@@ -104,6 +107,9 @@ LAYOUT_WITH_RECORD_ID = 4
 
 LAYOUT_WITH_TIMES = 2
 """Of grants of which one begins or ends, and of the rule of a pattern whose publication does."""
+
+LAYOUT_WITH_LIFE = 2
+"""Of a key that was disabled, revoked for a reason or rotated, or is a decoy. Any other is of layout 1."""
 
 # The places of the layout and of packed fields in the row.
 _LAYOUT = 1
@@ -175,6 +181,10 @@ def decode(kind: type[FactT], raw: bytes, **names_of_fact: object) -> FactT:
 def encode_key(key: Key, digest: bytes) -> bytes:
     """Encode a key, to be stored under this digest."""
     row = _joined_row(key)
+    if key.life == UNCHANGED:
+        row.pop()
+    else:
+        row[_LAYOUT] = LAYOUT_WITH_LIFE
     row[_KEY_ID] = names.short_key_id(key.key_id).decode()
     row[_SCOPES] = sum(SCOPE_BITS[scope] for scope in key.scopes)
     return _encoder.encode([*row, digest[:CHECK_BYTES]])
@@ -182,9 +192,16 @@ def encode_key(key: Key, digest: bytes) -> bytes:
 
 def decode_key(raw: bytes, digest: bytes) -> Key:
     """Decode the record stored under this digest."""
-    *row, check = _row(
-        Key, raw, packed=0
-    )  # one field more, the check, and one that is stored with the tenant
+    *row, check = _row(Key, raw, packed=None) or [None]
+    has_life = len(row) > _LAYOUT and row[_LAYOUT] == LAYOUT_WITH_LIFE
+    if has_life:
+        row[_LAYOUT] = 1
+        if not isinstance(row[-1], list) or len(row[-1]) != len(KeyLife.__struct_fields__):
+            _refuse()
+    else:
+        row.append([])
+    if len(row) != len(Key.__struct_fields__):  # one is stored with the tenant
+        _refuse()
     if check != digest[:CHECK_BYTES]:
         _refuse("the record was written for another name")
     short_id, bits = row[_KEY_ID], row[_SCOPES]
@@ -194,8 +211,13 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
     row[_SCOPES] = [scope for scope, bit in SCOPE_BITS.items() if bits & bit]
     _part_row(Key, row)
     key = _fact(Key, row, {})
+    if not has_life:
+        force_setattr(key, "life", UNCHANGED)  # one for all of them
+    elif key.life == UNCHANGED:
+        _refuse("a key's record has a layout for what it does not have")
     why = "a key record holds a name or network that does not parse"
-    _verify(why, parse_key_id, [key.key_id])
+    other_ids = [one for one in (key.life.replaces, key.life.replaced_by) if one is not None]
+    _verify(why, parse_key_id, [key.key_id, *other_ids])
     _verify(why, parse_tenant_id, [] if key.tenant is None else [key.tenant])
     _verify(why, ipaddress.ip_network, key.networks)
     return key

@@ -37,7 +37,11 @@ def held_bytes(fact: object, raw: bytes) -> int:  # noqa: PLR0911 -- one for eac
         case Alias():
             return FACT_BYTES + _texts([fact.alias, fact.canonical])
         case Key():
-            return KEY_BYTES + NAME_BYTES * len(fact.networks) + _texts([fact.name, *fact.networks])
+            return (
+                KEY_BYTES
+                + NAME_BYTES * len(fact.networks)
+                + _texts([fact.name, fact.life.revoked_for, *fact.networks])
+            )
         case Issuer():
             values = [text for rule in fact.rules for one in rule.claims for text in one.values]
             return FACT_BYTES + GRANT_BYTES * 2 * len(fact.rules) + TEXT_BYTES * len(values) + len(raw)

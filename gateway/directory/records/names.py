@@ -225,6 +225,16 @@ def last_use(key_id: KeyId) -> tuple[bytes, bytes]:
     return b"{cachegate}:u:" + _bucket(key_id), short_key_id(key_id)
 
 
+def networks_of(key_id: KeyId) -> tuple[bytes, bytes]:
+    """The hash and field of the networks that a key was used from. They decide nothing."""
+    return b"{cachegate}:n:" + _bucket(key_id), short_key_id(key_id)
+
+
+def last_network(key_id: KeyId) -> tuple[bytes, bytes]:
+    """The hash and field of the network that a key was last used from. It decides nothing."""
+    return b"{cachegate}:w:" + _bucket(key_id), short_key_id(key_id)
+
+
 def credential_mark(mark: bytes) -> tuple[bytes, bytes]:
     """The hash and field that hold the key of a mark, a keyed hash of the engine's hash of the key.
 

@@ -20,6 +20,7 @@ from gateway.directory.records.codec import (
     CHECK_BYTES,
     LAYOUT_WITH_ALLOWS,
     LAYOUT_WITH_IMAGE_HOSTS,
+    LAYOUT_WITH_LIFE,
     LAYOUT_WITH_RECORD_ID,
     LAYOUT_WITH_TIMES,
     UnreadableRecordError,
@@ -34,7 +35,7 @@ from gateway.directory.records.codec import (
     encode_key,
 )
 from gateway.directory.records.names import DIGEST_BYTES, short_key_id
-from gateway.model.facts import Alias, Grant, Grants, Key, ModelRule, PolicySet, Tenant
+from gateway.model.facts import Alias, Grant, Grants, Key, KeyLife, ModelRule, PolicySet, Tenant
 from gateway.model.issuers import Binding, Issuer, MappingRule, binding_digest, issuer_digest
 from gateway.model.names import parse_key_id, parse_model_id, parse_pattern, parse_tenant_id
 
@@ -68,7 +69,8 @@ _FIELDS |= {
 }
 _FIELDS["tenant"] = _FIELDS["tenant"][:-4]  # the last four stand in layouts of their own
 _FIELDS["rule"] = _FIELDS["rule"][:-2]  # and so do the times of rules and grants
-_FIELDS["key"] = (*_FIELDS["key"], "digest_check")
+_FIELDS["key"] = (*_FIELDS["key"][:-1], "digest_check")  # `life` stands in a layout of its own
+_FIELDS["life"] = KeyLife.__struct_encode_fields__
 _FIELDS["grant"] = Grant.__struct_encode_fields__[:-2]
 _TIMES = Grant.__struct_encode_fields__[-2:]
 _FIELDS["policy"] = tuple(name for name in PolicySet.__struct_encode_fields__ if name != "generation")
@@ -95,6 +97,8 @@ def fact_line(fact: Fact) -> bytes:
         case StoredKey(digest=digest, key=key):
             document = _named("key", encode_key(key, digest))
             del document["digest_check"]  # derived from the digest
+            if "life" in document:
+                document["life"] = dict(zip(_FIELDS["life"], document["life"], strict=True))
             document |= {"key_id": key.key_id, "digest": digest.hex()}
         case Grants():
             document = _named("grants", encode(fact))
@@ -139,6 +143,8 @@ def _fields(kind: str, layout: object) -> tuple[str, ...]:
         return (*_FIELDS[kind], "image_hosts", "allows", "record_id", "removal")
     if kind == "rule" and layout == LAYOUT_WITH_TIMES:
         return (*_FIELDS[kind], *_TIMES)
+    if kind == "key" and layout == LAYOUT_WITH_LIFE:
+        return (*_FIELDS[kind][:-1], "life", "digest_check")
     return _FIELDS[kind]
 
 
@@ -183,6 +189,8 @@ def _fact_of(document: dict[str, Any]) -> Fact:  # noqa: C901 -- one case for ea
             if "digest_check" in document:
                 raise UnreadableRecordError("digest_check follows from the digest")
             document["digest_check"] = digest[:CHECK_BYTES]
+            if "life" in document:
+                document["life"] = _life_values(document["life"])
             document["key_id"] = short_key_id(parse_key_id(_text(document, "key_id"))).decode()
             return StoredKey(digest=digest, key=decode_key(_record(kind, document), digest))
     raise UnreadableRecordError("no such kind of fact")
@@ -193,6 +201,13 @@ def _values(document: dict[str, Any], fields: Iterable[str]) -> list[Any]:
     if odd := document.keys() ^ set(fields):
         raise UnreadableRecordError(f"missing or unknown: {', '.join(sorted(odd))}")
     return [document[name] for name in fields]
+
+
+def _life_values(life: object) -> list[Any]:
+    fields = _FIELDS["life"]
+    if not isinstance(life, dict) or life.keys() != set(fields):
+        raise UnreadableRecordError(f"a key's life has the fields {', '.join(fields)}")
+    return [life[name] for name in fields]
 
 
 def _grant_values(grant: object, fields: tuple[str, ...]) -> list[Any]:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.listing import Listing
+    from gateway.model.facts import Key
     from gateway.model.names import TenantId
 
 BATCH = 2_000  # facts per transaction: about 50 ms of the server's time, during which others wait
@@ -151,9 +152,20 @@ def _merged(fact: Fact, found: Fact) -> Fact:
         return replace(fact, is_suspended=is_suspended, removal=fact.removal or found.removal)
     if isinstance(fact, Binding) and isinstance(found, Binding) and found.revoked_at is not None:
         return replace(fact, revoked_at=found.revoked_at)
-    if isinstance(fact, StoredKey) and isinstance(found, StoredKey) and found.key.revoked_at is not None:
-        return replace(fact, key=replace(fact.key, revoked_at=found.key.revoked_at))
+    if isinstance(fact, StoredKey) and isinstance(found, StoredKey):
+        return replace(fact, key=_merged_key(fact.key, found.key))
     return fact
+
+
+def _merged_key(key: Key, found: Key) -> Key:
+    """Return the file's key; what ended the one that is here, in whatever way, ends it too."""
+    life, here = key.life, found.life
+    disabled_at = life.disabled_at if here.disabled_at is None else here.disabled_at
+    merged = replace(life, disabled_at=disabled_at, is_decoy=life.is_decoy or here.is_decoy)
+    if found.revoked_at is None:
+        return replace(key, life=merged)
+    merged = replace(merged, revoked_for=here.revoked_for)
+    return replace(key, revoked_at=found.revoked_at, life=merged)
 
 
 def _verify_same_key(fact: Fact, found: Fact) -> None:

@@ -36,11 +36,11 @@ from gateway.engine.resolutions import (
 )
 from gateway.identity.new_keys import KeyState, key_state
 from gateway.model.errors import Conflict, Refusal, Unavailable
+from gateway.model.moments import when
 from gateway.model.verdicts import Change
 from gateway.operations.known_names import unknown_tenant
 from gateway.resource.safe_open import names_in, open_regular, opened_directory, opened_root
 from gateway.resource.unservable import finding_of
-from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

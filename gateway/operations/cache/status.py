@@ -13,11 +13,11 @@ import msgspec
 from msgspec import field
 
 from gateway.assembly.components import build_catalogue
+from gateway.model.moments import when
 from gateway.model.names import ancestors
 from gateway.model.standing import standing_of
 from gateway.operations.cache.files import each_listing
 from gateway.resource.blobs import blobs_below
-from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

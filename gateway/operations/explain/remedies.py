@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gateway.decision.remedies import Help, Remedy
 from gateway.model.errors import Reason
 from gateway.model.facts import FOLDER_SOURCE
-from gateway.terminal.console import when
+from gateway.model.moments import when
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,6 +32,11 @@ def key_steps(problem: Reason, key: Key, tenant: Tenant | None, address: str | N
     match problem:
         case Reason.REVOKED_KEY:
             step = (_another_key(key, f"another key: {key.key_id} was revoked, for good"),)
+        case Reason.DISABLED_KEY:
+            enable = f"cachegate keys enable {key.key_id}"
+            step = (Remedy(kind=Help.KEY, text="the key to be enabled again", command=enable),)
+        case Reason.DECOY_KEY:
+            step = (_another_key(key, f"another key: {key.key_id} is a decoy and opens nothing"),)
         case Reason.EXPIRED_KEY:
             step = (_another_key(key, f"another key: this one ended at {when(key.expires_at)}"),)
         case Reason.NOT_YET_VALID:

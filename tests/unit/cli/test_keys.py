@@ -78,3 +78,69 @@ def test_keys_are_listed_by_their_creation_and_then_by_id(command_json, keys_of_
     everyones = [one["key_id"] for one in command_json("keys", "list")[1] if one["tenant"] == tenant]
     assert everyones == key_ids
     assert command_json("tenants", "show", tenant)[1]["keys"] == key_ids
+
+
+def test_keys_are_listed_page_by_page_and_by_state(command_json, command, keys_of_a_tenant):
+    tenant, key_ids = keys_of_a_tenant
+    found, after = [], ()
+    while True:
+        _, page = command_json("keys", "list", "--tenant", tenant, "--limit", "4", *after)
+        found += [one["key_id"] for one in page]
+        if len(page) < 4:
+            break
+        after = ("--after", page[-1]["key_id"])
+    assert found == key_ids
+    command("keys", "disable", key_ids[1])
+    command("keys", "revoke", key_ids[2])
+
+    def listed(state):
+        return [
+            one["key_id"] for one in command_json("keys", "list", "--tenant", tenant, "--state", state)[1]
+        ]
+
+    assert (listed("disabled"), listed("revoked")) == ([key_ids[1]], [key_ids[2]])
+    assert listed("live") == [key_ids[0], *key_ids[3:]]
+    assert command("keys", "list", "--after", "key_zzzzzzzzzzzz")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("revoke",),
+        ("revoke", "key_abcdefghijkl", "--tenant", "acme"),
+        ("revoke", "key_abcdefghijkl", "--dry-run"),
+        ("revoke", "key_abcdefghijkl", "--reason", "x" * 201),
+        ("revoke", "--found", "/nowhere/at/all"),
+        ("change", "key_abcdefghijkl", "--networks", "10.0.0.0/8", "--any-network"),
+        ("change", "key_abcdefghijkl", "--expires", "1d", "--no-expiry"),
+        ("list", "--state", "unheard-of"),
+        ("list", "--limit", "0"),
+        ("report", "--soon", "tomorrow"),
+    ],
+)
+def test_what_is_asked_of_keys_wrongly_is_a_usage_error(command, arguments):
+    assert command("keys", *arguments)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (("--name", "x" * 101), "name"),
+        (("--scopes", "audit"), "scope"),
+        (("--networks", "10.0.0.1/8"), "network"),
+        (("--expires", "0s"), "end"),
+        ((), "changed"),
+    ],
+)
+def test_a_change_that_makes_no_sense_changes_nothing_and_says_what(command, command_json, options, names):
+    _, key = command_json("keys", "create", "--tenant", "initech")
+    before = command_json("keys", "show", key["key_id"])
+    status, _, said = command("keys", "change", key["key_id"], *options)
+    assert status in {1, 2}
+    assert names in said
+    assert command_json("keys", "show", key["key_id"]) == before
+
+
+def test_an_admin_key_is_not_given_a_scope_of_content(command, command_json):
+    _, key = command_json("keys", "create", "--admin")
+    assert command("keys", "change", key["key_id"], "--scopes", "read")[0] == 2

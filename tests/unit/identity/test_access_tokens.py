@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.identity.access_tokens import AccessTokens, TokenOrder, parse_scope
 from gateway.identity.json_web_tokens import MAX_TOKEN_BYTES
-from gateway.identity.signing_keys import MAX_TOKEN_SECONDS, RETIRED_SECONDS, SigningKey, arrange
+from gateway.identity.signing_keys import RETIRED_SECONDS, SigningKey, arrange
 from gateway.model.access import TOKEN_MARK, Principal
+from gateway.model.access_claims import MAX_TOKEN_SECONDS
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.facts import KeyKind, Scope
 from gateway.model.names import KeyId, TenantId

@@ -101,11 +101,14 @@ def test_time_and_address_are_judged_anew_each_time(enter):
         enter(now=NOW)  # a clock that was set back makes no expired key valid
 
 
-def test_whoever_is_refused_is_not_remembered(directory, enter):
+def test_whoever_is_refused_is_no_caller_and_is_asked_about_again_once_a_record_changes(directory, enter):
     directory.changes(tenant=replace(ACME, is_suspended=True))
     for _ in range(2):
         with pytest.raises(Refusal):
             enter()
+    assert directory.asked == 1  # what was read is remembered, as it is for a key that nobody knows
+    directory.changes(tenant=ACME)
+    assert enter().tenant == "acme"
     assert directory.asked == 2
 
 

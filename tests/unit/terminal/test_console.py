@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway import __version__
-from gateway.terminal.console import when
+from gateway.model.moments import when
 
 
 @pytest.fixture

@@ -21,9 +21,20 @@ from gateway.directory.records.codec import (
     encode,
     encode_key,
 )
-from gateway.model.facts import DEFAULT_SCOPES, Alias, Grant, Grants, Key, ModelRule, Scope, Visibility
+from gateway.model.facts import (
+    DEFAULT_SCOPES,
+    UNCHANGED,
+    Alias,
+    Grant,
+    Grants,
+    Key,
+    KeyLife,
+    ModelRule,
+    Scope,
+    Visibility,
+)
 from gateway.model.issuers import Binding
-from gateway.model.names import ModelId, Pattern, TenantId
+from gateway.model.names import KeyId, ModelId, Pattern, TenantId
 from gateway.model.records import PolicyTexts, Record
 
 KEY_ID_FIELD, EXPIRES_FIELD = 4, 11
@@ -100,6 +111,48 @@ def test_a_key_record_without_its_check_is_unreadable(make_key, check):
     for broken in ([*row[:-1], check], row[:-1]):
         with pytest.raises(UnreadableRecordError):
             decode_key(msgspec.msgpack.encode(broken), DIGEST)
+
+
+LIVES = [
+    KeyLife(disabled_at=5.0),
+    KeyLife(revoked_for="in a build log"),
+    KeyLife(replaces=KeyId("key_000000000002"), replaced_by=KeyId("key_000000000003")),
+    KeyLife(is_decoy=True),
+]
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_what_became_of_a_key_is_in_its_record(make_key, life):
+    assert decode_key(encode_key(make_key(life=life), DIGEST), DIGEST).life == life
+
+
+def test_a_key_to_which_nothing_happened_has_the_first_layout_and_shares_its_life(make_key):
+    raw = encode_key(make_key(), DIGEST)
+    assert msgspec.msgpack.decode(raw)[1] == 1
+    assert decode_key(raw, DIGEST).life is UNCHANGED
+
+
+@pytest.mark.parametrize(
+    "life",
+    [
+        None, [], "", [None, "", None, None], [None, "", None, None, False], [None, "", None, None, True, 1],
+        [float("nan"), "", None, None, False], [5.0, "", "key_x", None, False],
+        [5.0, None, None, None, False], [5.0, "", None, None, 1],
+    ],
+)  # fmt: skip
+def test_a_key_whose_life_does_not_parse_is_unreadable(make_key, life):
+    *row, _, check = msgspec.msgpack.decode(encode_key(make_key(life=LIVES[0]), DIGEST))
+    assert row[1] == 2
+    with pytest.raises(UnreadableRecordError):
+        decode_key(msgspec.msgpack.encode([*row, life, check]), DIGEST)
+
+
+@pytest.mark.parametrize("layout", [0, 1, 3, None, "2", True])
+def test_a_key_of_a_layout_that_is_not_its_own_is_unreadable(make_key, layout):
+    row = msgspec.msgpack.decode(encode_key(make_key(life=LIVES[0]), DIGEST))
+    row[1] = layout
+    with pytest.raises(UnreadableRecordError):
+        decode_key(msgspec.msgpack.encode(row), DIGEST)
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 3600.5, float("nan"), float("inf")])

@@ -37,6 +37,7 @@ from gateway.model.facts import (
     Grant,
     Grants,
     Key,
+    KeyLife,
     ModelRule,
     Origin,
     PolicySet,
@@ -65,6 +66,16 @@ KEY = Key(
     pepper_id="p1",
     generation=7,
     source="policies:acme",
+)
+CHANGED_KEY = replace(
+    KEY,
+    life=KeyLife(
+        disabled_at=4.0,
+        revoked_for="leaked",
+        replaces=KeyId("key_0000000000aC"),
+        replaced_by=KeyId("key_0000000000aD"),
+        is_decoy=True,
+    ),
 )
 ADMIN_KEY = Key(
     key_id=KEY_ID,
@@ -259,6 +270,19 @@ def test_a_generation_that_is_no_count_is_unreadable(kind, number):
     row = msgspec.msgpack.decode(bytes.fromhex(written))
     with pytest.raises(UnreadableRecordError):
         decode(msgspec.msgpack.encode([*row[:2], number, *row[3:]]))
+
+
+CHANGED_KEY_BYTES = (
+    "dc0010010207ad706f6c69636965733a61636d65ac303030303030303030306142a461636d65a5636920c39c07"
+    "92aa31302e302e302e302f38a73a3a312f313238cb3ff8000000000000cb4000000000000000cb41dad2748000"
+    "0000cb4008000000000000a2703195cb4010000000000000a66c65616b6564b06b65795f303030303030303030"
+    "306143b06b65795f303030303030303030306144c3c4080001020304050607"
+)
+
+
+def test_a_key_that_something_happened_to_has_a_layout_of_its_own():
+    assert encode_key(CHANGED_KEY, DIGEST).hex() == CHANGED_KEY_BYTES
+    assert decode_key(bytes.fromhex(CHANGED_KEY_BYTES), DIGEST) == CHANGED_KEY
 
 
 HOSTED = replace(TENANT, image_hosts=("images.example.com", "http://10.example:8080"))

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from gateway.directory.records.codec import UnreadableRecordError
 from gateway.directory.transfer.lines import StoredKey, fact_line, parse_fact, unnumbered
-from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.facts import Alias, Grant, Grants, KeyLife, ModelRule, Visibility
 from gateway.model.names import GroupName, ModelId, PackageId, Pattern, TenantId
 
 DIGEST = bytes(range(32))
@@ -35,6 +35,7 @@ def facts(acme, policy, make_key):
         Grants(tenant_id=TenantId("acme"), grants=(grant,)),
         StoredKey(digest=DIGEST, key=key),
         StoredKey(digest=DIGEST, key=make_key(tenant=None)),
+        StoredKey(digest=DIGEST, key=make_key(tenant=None, life=KeyLife(disabled_at=3.0, revoked_for="x"))),
     ]
 
 
@@ -73,6 +74,13 @@ LINES = [
         '_at":null,"pepper_id":"p1","digest":"000102030405060708090a0b0c0d0e0f101112131415161718191'
         'a1b1c1d1e1f"}'
     ),
+    (
+        '{"fact":"key","layout":2,"source":"cli","key_id":"key_000000000001","tenant":null,"name":"'
+        'ci","scopes":7,"networks":[],"created_at":1.0,"not_before":null,"expires_at":null,"revoked'
+        '_at":null,"pepper_id":"p1","life":{"disabled_at":3.0,"revoked_for":"x","replaces":null,"re'
+        'placed_by":null,"is_decoy":false},"digest":"000102030405060708090a0b0c0d0e0f10111213141516'
+        '1718191a1b1c1d1e1f"}'
+    ),
 ]
 """Each of `facts` as every version so far has exported it."""
 
@@ -83,7 +91,7 @@ def test_a_line_is_written_as_it_always_was(facts):
 
 def test_why_a_line_is_no_fact_is_said(facts):
     lines = [json.loads(line) for line in LINES]
-    _, tenant, rule, _, alias, grants, key, _ = lines
+    _, tenant, rule, _, alias, grants, key, _, changed = lines
     [grant] = grants["grants"]
     for document, why in [
         (
@@ -141,6 +149,10 @@ def test_why_a_line_is_no_fact_is_said(facts):
         ({**key, "tenant": "no tenant"}, "a key record holds a name or network that does not parse"),
         ({**key, "scopes": 64}, "not a record of this kind and layout"),
         ({**key, "digest": "00"}, "a digest is 64 hex digits"),
+        (
+            {**changed, "life": {"disabled_at": 3.0}},
+            "a key's life has the fields disabled_at, revoked_for, replaces, replaced_by, is_decoy",
+        ),
         ({**key, "digest_check": "00"}, "digest_check follows from the digest"),
         (
             {**key, "key_id": "x"},

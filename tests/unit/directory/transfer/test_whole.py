@@ -12,7 +12,7 @@ from gateway.directory.records import names
 from gateway.directory.transfer.lines import StoredKey
 from gateway.directory.transfer.whole import bring_in, compare, each_fact
 from gateway.model.errors import Conflict
-from gateway.model.facts import Alias, Grant, Grants, ModelRule, Scope, Visibility
+from gateway.model.facts import Alias, Grant, Grants, KeyLife, ModelRule, Scope, Visibility
 from gateway.model.issuers import Binding, ClaimMatch, Issuer, MappingRule, issuer_digest
 from gateway.model.names import BindingId, KeyId, ModelId, Pattern, TenantId
 
@@ -161,6 +161,27 @@ async def test_merging_an_older_file_revives_neither_a_revoked_key_nor_a_suspend
     assert (await listing.find_tenant(acme.tenant_id)).is_suspended
     key = await listing.find_key_by_digest(digest)
     assert (key.name, key.revoked_at) == ("as it was", 5.0)
+
+
+async def test_merging_an_older_file_neither_enables_a_key_nor_makes_a_decoy_one(
+    store, listing, acme, make_key
+):
+    lives = [KeyLife(disabled_at=5.0), KeyLife(is_decoy=True), KeyLife(revoked_for="leaked")]
+    keys = [make_key(number, life=life) for number, life in enumerate(lives, 1)]
+    keys[2] = replace(keys[2], revoked_at=6.0)
+
+    async def put(changes):
+        await changes.put_tenant(acme)
+        for number, key in enumerate(keys):
+            await changes.put_key(key, bytes([number]) * 32)
+
+    await change(store, put)
+    older = [StoredKey(digest=bytes([n]) * 32, key=make_key(n + 1, name="as it was")) for n in range(3)]
+    await change(store, lambda changes: bring_in(changes, older, merge=True))
+    found = [await listing.find_key_by_digest(bytes([number]) * 32) for number in range(3)]
+    assert [(key.name, key.life, key.revoked_at) for key in found] == [
+        ("as it was", life, key.revoked_at) for life, key in zip(lives, keys, strict=True)
+    ]
 
 
 async def test_merging_repairs_a_record_that_does_not_parse(store, listing, corrupt, acme):

@@ -1,0 +1,124 @@
+"""What operators see of the life of keys: rotations under way, and reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.directory.edits.keys import is_rotating
+from gateway.directory.reading.key_report import Concern, Period, new_networks, report_keys
+from gateway.directory.reading.key_usage import find_uses
+from gateway.model.moments import at, when
+from gateway.operations.known_names import verify_tenant
+
+if TYPE_CHECKING:
+    from gateway.directory.reading.key_report import ReportedKey
+    from gateway.model.names import KeyId, TenantId
+    from gateway.operations.session import OperatorSession
+
+
+class Rotation(msgspec.Struct, frozen=True, kw_only=True):
+    """A rotation whose overlap is not over: both keys are valid until `ends_at`."""
+
+    old: KeyId
+    new: KeyId
+    tenant: TenantId | None
+    ends_at: str | None
+    old_last_used_at: str | None
+    new_last_used_at: str | None
+
+
+class ReportedKeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """A key in a report."""
+
+    key_id: KeyId
+    tenant: TenantId | None
+    name: str
+    created_at: str | None
+    expires_at: str | None
+    last_used_at: str | None
+    last_used_network: str | None
+    new_networks: dict[str, str]
+
+
+class KeyReportView(msgspec.Struct, frozen=True, kw_only=True):
+    """The reports on keys. `counts` are complete; of each report the first thousand keys are listed."""
+
+    as_of: str
+    soon_days: float
+    new_days: float
+    counts: dict[Concern, int]
+    keys: dict[Concern, list[ReportedKeyView]]
+
+
+async def list_rotations(session: OperatorSession, only: TenantId | None = None) -> list[Rotation]:
+    """The rotations under way, of one tenant or of all, the first to end first."""
+    now = session.clock.now()
+    key_ids = await session.listing.list_key_ids(await _owners(session, only))
+    old = [key async for _, key in session.listing.each_stored_key(key_ids) if is_rotating(key, now)]
+    old.sort(key=lambda key: (key.expires_at or 0.0, key.key_id))
+    pairs = [(key, key.life.replaced_by) for key in old]
+    uses = await find_uses(
+        session.store, [one for key, new in pairs for one in (key.key_id, new) if one is not None]
+    )
+
+    def used(key_id: KeyId) -> str | None:
+        use = uses.get(key_id)
+        return None if use is None else at(use.at)
+
+    return [
+        Rotation(
+            old=key.key_id,
+            new=new,
+            tenant=key.tenant,
+            ends_at=when(key.expires_at),
+            old_last_used_at=used(key.key_id),
+            new_last_used_at=used(new),
+        )
+        for key, new in pairs
+        if new is not None
+    ]
+
+
+async def key_report(
+    session: OperatorSession,
+    only: TenantId | None = None,
+    *,
+    soon_seconds: float = 14 * 86_400.0,
+    new_seconds: float = 30 * 86_400.0,
+) -> KeyReportView:
+    """The reports on the keys of one tenant, or on all."""
+    period = Period(now=session.clock.now(), soon_seconds=soon_seconds, new_seconds=new_seconds)
+    found = await report_keys(session.store, session.listing, await _owners(session, only), period)
+    return KeyReportView(
+        as_of=at(period.now),
+        soon_days=soon_seconds / 86_400,
+        new_days=new_seconds / 86_400,
+        counts=found.counts,
+        keys={
+            concern: [_reported(one, period.now - new_seconds) for one in keys]
+            for concern, keys in found.keys.items()
+        },
+    )
+
+
+def _reported(one: ReportedKey, since: float) -> ReportedKeyView:
+    key, use = one.key, one.last_use
+    return ReportedKeyView(
+        key_id=key.key_id,
+        tenant=key.tenant,
+        name=key.name,
+        created_at=when(key.created_at),
+        expires_at=when(key.expires_at),
+        last_used_at=None if use is None else at(use.at),
+        last_used_network=None if use is None else use.network,
+        new_networks={network: at(one.networks[network]) for network in new_networks(one.networks, since)},
+    )
+
+
+async def _owners(session: OperatorSession, only: TenantId | None) -> list[TenantId | None]:
+    if only is not None:
+        await verify_tenant(session, only)
+        return [only]
+    return [None, *[one.tenant_id for one in await session.listing.list_tenants()]]
