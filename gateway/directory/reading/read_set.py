@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.model.facts import Alias, Grant, ModelRule, Standing
     from gateway.model.names import ModelId, TenantId
+    from gateway.model.periods import HasPeriod
     from gateway.model.ports import FactSource
     from gateway.model.tenant_records import TenantRecordId
 
@@ -135,7 +136,7 @@ class ReadSet:
             if rule is not None:
                 rules.append(rule)
                 if rule.has_times:
-                    self._hold_within(name, [rule.not_before], [rule.expires_at], lambda _now, _latest: None)
+                    self._hold_within(name, [rule], lambda _now, _latest: None)
         return standing_of(rules, self._clock.now(), self._clock.latest)
 
     def grants_of(self, tenant: TenantId, record_id: TenantRecordId | None) -> HeldGrants:
@@ -149,15 +150,12 @@ class ReadSet:
             leaf.within = HeldGrants(in_force=record.grants)
         if isinstance(leaf.within, HeldGrants):
             return leaf.within
-        begins = [grant.not_before for grant in record.grants]
-        ends = [grant.expires_at for grant in record.grants]
-        return self._hold_within(name, begins, ends, partial(_split, record.grants))
+        return self._hold_within(name, record.grants, partial(_split, record.grants))
 
     def _hold_within(
         self,
         name: bytes,
-        begins: Sequence[float | None],
-        ends: Sequence[float | None],
+        periods: Sequence[HasPeriod],
         say: Callable[[float, float], _T],
     ) -> _T:
         """Return what a record says now, and put a leaf that ends with it into the stamps.
@@ -168,6 +166,7 @@ class ReadSet:
         within = leaf.within
         if not isinstance(within, PeriodLeaf) or not within.is_current:
             now = self._clock.now()
+            begins, ends = (one.not_before for one in periods), (one.expires_at for one in periods)
             span = Span.around(begins, ends, now, self._clock.latest)
             within = PeriodLeaf(leaf, say(now, self._clock.latest), span, self._clock)
             leaf.within = within
