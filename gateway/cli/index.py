@@ -37,7 +37,8 @@ COMMANDS = {
     "tenants": Entry(
         "tenants",
         "commands",
-        "Tenants: create, list, show, suspend, resume, degraded, image-hosts, allow, disallow.",
+        "Tenants: create, list, show, suspend, resume, degraded, image-hosts, allow, disallow, remove, "
+        "restore, removed.",
     ),
     "keys": Entry("keys", "commands", "Keys: create, list, show, change, rotate, disable, revoke, report."),
     "bindings": Entry(
@@ -47,7 +48,7 @@ COMMANDS = {
     "models": Entry(
         "models",
         "commands",
-        "Models: own, disown, publish, unpublish, alias, unalias, group, ungroup, list, show.",
+        "Models: own, disown, move, publish, unpublish, alias, unalias, group, ungroup, list, show.",
     ),
     "grants": Entry("grants", "commands", "Grants: add, remove, list."),
     "policy": Entry("policy", "commands", "Rules and policy documents: check, test, diff, apply."),

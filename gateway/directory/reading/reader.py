@@ -178,7 +178,7 @@ class DirectoryReader:
         found = read_set.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant))
         if key is None or key.key_id != key_id or key.tenant != tenant or read_set.unreadable:
             return None, None, read_set.stamp([tenant_name])
-        if found is None or key.tenant_record != found.record_id:  # of another tenant that had the name before
+        if found is None or key.tenant_record != found.record_id:  # of one that had the name before
             return None, None, read_set.stamp([tenant_name])
         return key, found, read_set.stamp([name, tenant_name])
 
