@@ -290,6 +290,8 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 policies=verdict.policies if verdict else (),
                 stamp=verdict.stamp if verdict else None,
                 meant=meant,
+                told=failure.told if isinstance(failure, Refusal) else None,
+                fields=failure.fields if isinstance(failure, Refusal) else (),
             )
 
     async def _weigh_all(self, request: WireRequest, asked: Asked) -> list[Weighed]:
@@ -411,7 +413,13 @@ async def _run(steps: Steps) -> Weighed:
 def _declined(weighed: Weighed, record_id: str) -> Declined:
     if not isinstance(weighed, Rejection):
         raise TypeError("an allow has a receipt")
-    return Declined(reason=weighed.reason, record_id=record_id, meant=weighed.meant, told=weighed.told)
+    return Declined(
+        reason=weighed.reason,
+        record_id=record_id,
+        meant=weighed.meant,
+        told=weighed.told,
+        fields=weighed.fields,
+    )
 
 
 def _named(model: ModelId) -> Resource:

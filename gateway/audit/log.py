@@ -248,7 +248,13 @@ class AuditLog:
         )
 
     def _close_change(
-        self, change_id: str, tenant: str | None, key_id: str | None, generation: int | None, result: str
+        self,
+        change_id: str,
+        tenant: str | None,
+        key_id: str | None,
+        generation: int | None,
+        result: str,
+        digests: tuple[str, str] | None = None,
     ) -> None:
         now, links = self._ready()
         record = ChangeOutcomeRecord(
@@ -258,5 +264,7 @@ class AuditLog:
             key_id=key_id,
             generation=generation,
             result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
+            before=digests[0] if digests else None,
+            after=digests[1] if digests else None,
         )
         self._writer.append(encode(record), now)

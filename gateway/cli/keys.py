@@ -18,8 +18,9 @@ from gateway.directory.edits import keys as edits
 from gateway.identity.new_keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
-from gateway.model.facts import KeyKind
+from gateway.model.facts import KeyKind, Role
 from gateway.model.names import parse_key_id, parse_tenant_id
+from gateway.model.roles import KIND_OF_ROLE
 from gateway.operations.listings import find_key, key_view, list_keys
 from gateway.terminal.console import AsJson, Line, Note, Table, show, showing_key
 
@@ -37,6 +38,10 @@ commands = typer.Typer(help="Keys: create, list, show, revoke, rotate, import.",
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", help="The key's id, as `keys list` shows it.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Whose key it is.")]
 OfAdmin = Annotated[bool, typer.Option("--admin", help="An admin key: it administers and reads no content.")]
+OfRole = Annotated[
+    Role | None,
+    typer.Option(help="What it administers by; without one, an admin key is an owner's, and others do not."),
+]
 Name = Annotated[str, typer.Option(help="A name for people.")]
 Expires = Annotated[str | None, typer.Option(help="When it ends: 30d, 12h, or 2030-01-31T12:00:00Z.")]
 NotBefore = Annotated[str | None, typer.Option(help="When it begins: a duration from now, or a time.")]
@@ -56,18 +61,22 @@ class _Wishes(msgspec.Struct, frozen=True):
     not_before: str | None
     scopes: list[str] | None
     networks: list[str] | None
+    role: Role | None = None
 
     def order(self, now: float) -> KeyOrder:
         """Parse the options, with times relative to `now`."""
-        if self.is_admin == (self.tenant is not None):
+        kind = KeyKind.TENANT if self.role is None else KIND_OF_ROLE[self.role]
+        is_admin = self.is_admin or kind is KeyKind.ADMIN
+        if is_admin == (self.tenant is not None):
             raise BadNameError("say whose key it is: --tenant T, or --admin for an admin key")
-        kind = KeyKind.ADMIN if self.is_admin else KeyKind.TENANT
+        kind = KeyKind.ADMIN if is_admin else KeyKind.TENANT
         return KeyOrder(
             now=now,
             kind=kind,
             tenant=None if self.tenant is None else parse_tenant_id(self.tenant),
             name=self.name,
-            scopes=parse_scopes(self.scopes, kind) if self.scopes else None,
+            role=self.role,
+            scopes=parse_scopes(self.scopes, kind, self.role) if self.scopes else None,
             networks=parse_networks(self.networks or ()),
             not_before=parse_moment(self.not_before, now) if self.not_before else None,
             expires_at=parse_moment(self.expires, now) if self.expires else None,
@@ -78,6 +87,7 @@ class _Wishes(msgspec.Struct, frozen=True):
 def create(
     tenant: OfTenant = None,
     admin: OfAdmin = False,
+    role: OfRole = None,
     name: Name = "",
     expires: Expires = None,
     not_before: NotBefore = None,
@@ -87,7 +97,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a key and show it, this once."""
-    wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks)
+    wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks, role)
 
     def make(session: OperatorSession, order: KeyOrder) -> NewKey:
         return issue_key(order, environment=session.settings.token_env, peppers=session.peppers)

@@ -171,6 +171,7 @@ def principal_of(key: Key, tenant: Tenant | None) -> Principal:
         key_name=key.name,
         tenant=key.tenant,
         scopes=key.scopes,
+        role=key.role,
         expires_at=key.expires_at,
         key_begins_at=key.not_before,
         key_ends_at=key.expires_at,

@@ -35,7 +35,7 @@ from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
 from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute, PublicRoute
-from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
+from gateway.model.verdicts import Declined, Ending, Ordered, Outcome, Rejection
 from gateway.problems import UNRECORDED
 from gateway.transfers import ClientGoneError, TransferCutError
 
@@ -291,12 +291,17 @@ class GuardMiddleware:
         receipt = receipts[0]
         counting = meter.counting(send)
         client = client_end(scope)
-        async with self._transfers.under_way(receipt, client) as transfer:
+        found = receipt.admission.found
+        is_change = isinstance(found, Ordered) and found.is_change
+        if is_change:
+            self._confirm(receipts, forwarding)  # here: the change may end what it was decided on
+        async with self._transfers.under_way(receipt, client, is_watched=not is_change) as transfer:
 
             async def confirmed(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     await client.drained()  # so that nothing is awaited between the check and the write
-                    self._confirm(receipts, forwarding)
+                    if not is_change:
+                        self._confirm(receipts, forwarding)
                     self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
                     if self._guard.is_degraded():
                         self._telemetry.degraded()
@@ -316,13 +321,23 @@ class GuardMiddleware:
                 request = replace(receipt.admission.request, method=scope["method"])
                 await self._fail(error, request, scope[ROUTE], meter, send)
             finally:
-                meter.cut = transfer.cut or meter.cut
-                if meter.status and not meter.is_complete:
-                    transfer.disconnect()  # a cut answer must not look like one that is merely slow
-                meter.upstream = None if forwarding is None else forwarding.upstream
-                outcome = meter.outcome(asyncio.get_running_loop().time())
-                for one in receipts:
-                    self._close(one, outcome)
+                self._end(receipts, transfer, meter, forwarding)
+
+    def _end(
+        self,
+        receipts: tuple[Receipt, ...],
+        transfer: Transfer,
+        meter: Meter,
+        forwarding: Forwarding | None,
+    ) -> None:
+        """Record how it ended, once for each receipt."""
+        meter.cut = transfer.cut or meter.cut
+        if meter.status and not meter.is_complete:
+            transfer.disconnect()  # a cut answer must not look like one that is merely slow
+        meter.upstream = None if forwarding is None else forwarding.upstream
+        outcome = meter.outcome(asyncio.get_running_loop().time())
+        for one in receipts:
+            self._close(one, outcome)
 
     def _confirm(self, receipts: tuple[Receipt, ...], forwarding: Forwarding | None) -> None:
         """The guard's last check."""
@@ -361,7 +376,13 @@ class GuardMiddleware:
             if reason is Reason.INTERNAL:
                 declined = self._record_defect(request)
             else:
-                declined = Declined(reason=reason, record_id=meter.record_id or UNRECORDED)
+                about = error if isinstance(error, Refusal) else None
+                declined = Declined(
+                    reason=reason,
+                    record_id=meter.record_id or UNRECORDED,
+                    told=about.told if about else None,
+                    fields=about.fields if about else (),
+                )
             await self._decline(request, route, declined, meter.counting(send))
         meter.cut = Ending.CHANGED_ON_DISK if reason is Reason.CHANGED_ON_DISK else Ending.FAILED
 

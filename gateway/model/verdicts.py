@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Access, Principal, Resource, WireRequest
     from gateway.model.access_claims import AccessClaims
-    from gateway.model.errors import Reason
+    from gateway.model.errors import FieldProblem, Reason
     from gateway.model.header_block import Headers
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.stamps import Stamp
 
+    OnChanged = Callable[[int | None, str, tuple[str, str] | None], None]
 
 FILE_BYTES = 700  # of a found file, beside its names and its content: measured, rounded up
 HEADERS_BYTES = 2_000  # of the headers of an answer with it, as pairs and as lines
@@ -138,6 +139,17 @@ class TokenGrant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     claims: AccessClaims
 
 
+class Ordered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An operation of the administration with all that it was ordered with; `answer` carries it out.
+
+    The last check of a change is before it begins, and not before the answer: the change may end what it was
+    decided on.
+    """
+
+    answer: Callable[[Receipt], Awaitable[object]]  # an `Answer`
+    is_change: bool
+
+
 class Introspected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a caller is told about a token. None: it is not active, or the caller may not know of it."""
 
@@ -155,6 +167,7 @@ Found = (
     | Forwarded
     | TokenGrant
     | Introspected
+    | Ordered
 )
 
 
@@ -188,15 +201,17 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     stamp: Stamp | None = None
     meant: str | None = None  # the template of the wrapped route, if the request's own route wraps another
     told: str | None = None  # for the client alone: what of its own request is the cause; never recorded
+    fields: tuple[FieldProblem, ...] = ()  # the same, field by field
 
 
 class Declined(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The answer to a refused request, after it was recorded. `meant` and `told` are as in a `Rejection`."""
+    """The answer to a refused request, after it was recorded. The optional fields are as in a `Rejection`."""
 
     reason: Reason
     record_id: str
     meant: str | None = None
     told: str | None = None
+    fields: tuple[FieldProblem, ...] = ()
 
 
 class Ending(StrEnum):
@@ -277,6 +292,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     subject: tuple[str, ...] = ()
     received_at: float
+    is_digested: bool = False  # its record says what the facts were before and after, by digests
 
 
 class ChangeReceipt:
@@ -284,12 +300,12 @@ class ChangeReceipt:
 
     __slots__ = ("_on_close", "record_id")
 
-    def __init__(self, *, record_id: str, on_close: Callable[[int | None, str], None]) -> None:
+    def __init__(self, *, record_id: str, on_close: OnChanged) -> None:
         self.record_id = record_id
-        self._on_close: Callable[[int | None, str], None] | None = on_close
+        self._on_close: OnChanged | None = on_close
 
-    def close(self, *, generation: int | None, result: str) -> None:
+    def close(self, *, generation: int | None, result: str, digests: tuple[str, str] | None = None) -> None:
         """Record the generation of the change, or None and why it was not made. Once."""
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
-            on_close(generation, result)
+            on_close(generation, result, digests)

@@ -24,7 +24,7 @@ from gateway.terminal.console import when
 
 if TYPE_CHECKING:
     from gateway.identity.new_keys import KeyState
-    from gateway.model.facts import Grant, Key, KeyKind, Scope, Tenant
+    from gateway.model.facts import Grant, Key, KeyKind, Role, Scope, Tenant
     from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
@@ -74,6 +74,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     tenant: TenantId | None
     name: str
     state: KeyState
+    role: Role | None
     scopes: list[Scope]
     networks: tuple[str, ...]
     created_at: str | None
@@ -230,6 +231,7 @@ def key_view(key: Key, now: float, last_used: float | None) -> KeyView:
         tenant=key.tenant,
         name=key.name,
         state=key_state(key, now),
+        role=key.role,
         scopes=sorted(key.scopes),
         networks=key.networks,
         created_at=when(key.created_at),

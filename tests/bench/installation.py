@@ -78,7 +78,17 @@ class Installation:
     def serving(self, workers: int, port: int = 0) -> Iterator[int]:
         """`cachegate serve` on this port, or on any; gives its port."""
         log = self.folder / "serve.log"
-        arguments = ("serve", "--port", str(port), "--ops-port", "0", "--workers", str(workers))
+        arguments = (
+            "serve",
+            "--port",
+            str(port),
+            "--ops-port",
+            "0",
+            "--admin-port",
+            "0",
+            "--workers",
+            str(workers),
+        )
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", *arguments],

@@ -36,6 +36,7 @@ from gateway.model.facts import (
     Key,
     ModelRule,
     Origin,
+    Role,
     Scope,
     Tenant,
 )
@@ -82,7 +83,10 @@ SCOPE_BITS = {
     Scope.KEYS_MANAGE: 16,
     Scope.TOKENS_INTROSPECT: 32,
 }
+ROLE_BITS = {Role.OPERATOR: 64, Role.AUDITOR: 128, Role.TENANT_ADMIN: 256}
+"""One of these beside the scopes, or none."""
 _ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
+_ALL_BITS = _ALL_SCOPE_BITS | sum(ROLE_BITS.values())
 
 CHECK_BYTES = 8  # of the digest that a key is stored under: two keys share them once in 2**64 pairs
 _MD5_BYTES, _SHA256_BYTES = 16, 32
@@ -141,22 +145,27 @@ def decode(kind: type[FactT], raw: bytes, **names_of_fact: object) -> FactT:
 
 def encode_key(key: Key, digest: bytes) -> bytes:
     """Encode a key, to be stored under this digest."""
-    row: list[Any] = msgspec.to_builtins(key)
+    *row, _ = msgspec.to_builtins(key)
     row[_KEY_ID] = names.short_key_id(key.key_id).decode()
     row[_SCOPES] = sum(SCOPE_BITS[scope] for scope in key.scopes)
+    row[_SCOPES] |= 0 if key.set_role is None else ROLE_BITS[key.set_role]
     return _encoder.encode([*row, digest[:CHECK_BYTES]])
 
 
 def decode_key(raw: bytes, digest: bytes) -> Key:
     """Decode the record stored under this digest."""
-    *row, check = _row(Key, raw, packed=1)
+    *row, check = _row(Key, raw)  # the role stands among the bits of the scopes, the check at the end
     if check != digest[:CHECK_BYTES]:
         _refuse("the record was written for another name")
     short_id, bits = row[_KEY_ID], row[_SCOPES]
-    if not isinstance(short_id, str) or type(bits) is not int or not 0 <= bits <= _ALL_SCOPE_BITS:
+    if not isinstance(short_id, str) or type(bits) is not int or not 0 <= bits <= _ALL_BITS:
         _refuse()
     row[_KEY_ID] = names.long_key_id(short_id.encode())
     row[_SCOPES] = [scope for scope, bit in SCOPE_BITS.items() if bits & bit]
+    roles = [role for role, bit in ROLE_BITS.items() if bits & bit]
+    if len(roles) > 1:
+        _refuse("a key has one role")
+    row.append(roles[0] if roles else None)
     key = _fact(Key, row, {})
     why = "a key record holds a name or network that does not parse"
     _verify(why, parse_key_id, [key.key_id])

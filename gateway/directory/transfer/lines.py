@@ -61,7 +61,7 @@ _KINDS = {
 _NAMES = {each: kind for kind, each in _KINDS.items()}
 _FIELDS = {kind: each.__struct_encode_fields__[2:] for kind, each in _KINDS.items()}  # after the generation
 _FIELDS["tenant"] = _FIELDS["tenant"][:-2]  # the last two stand in layouts of their own
-_FIELDS["key"] = (*_FIELDS["key"], "digest_check")
+_FIELDS["key"] = (*_FIELDS["key"][:-1], "digest_check")  # the role stands among the scopes
 _FIELDS["grant"] = Grant.__struct_encode_fields__
 _FIELDS["policy"] = tuple(name for name in PolicySet.__struct_encode_fields__ if name != "generation")
 
