@@ -51,7 +51,7 @@ async def readers(call: Call) -> Reply:
     """Who can read it: its owner, everybody, or whoever a grant names. Rules of your own are not asked."""
     query = call.query
     if (query.model is None) == (query.blob is None):
-        raise Refusal(Reason.MALFORMED_QUERY)
+        raise Refusal(Reason.IMPOSSIBLE_VALUE, told="Name a model or a blob, and not both.")
     is_complete = True
     try:
         models = [await _canonical(call, parse_model_id(query.model))] if query.model is not None else []
@@ -60,7 +60,7 @@ async def readers(call: Call) -> Reply:
             is_complete = len(models) <= MAX_MODELS
             models = models[:MAX_MODELS]
     except BadNameError as error:
-        raise Refusal(Reason.MALFORMED_QUERY) from error
+        raise Refusal(Reason.IMPOSSIBLE_VALUE, told=str(error)) from error
     standings = {model: await _standing(call, model) for model in models}
     found = [one for model in models for one in _by_standing(model, standings[model])]
     async for each in call.listing.each_grants():
@@ -124,5 +124,6 @@ OPERATIONS = (
         handle=readers,
         query=ReadersQuery,
         reply=Readers,
+        more_refusals=(Reason.IMPOSSIBLE_VALUE,),
     ),
 )

@@ -135,8 +135,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         if self.if_match is None or find is None:
             return
         tag = await find(changes)
-        if tag is None:
-            raise Refusal(Reason.ABSENT)
+        if tag is None:  # a state that is not there is no state (RFC 9110, 13.1.1)
+            raise Refusal(Reason.ABSENT if self.id else Reason.PRECONDITION_FAILED)
         if "*" not in self.if_match and f'"{tag}"' not in self.if_match:
             raise Refusal(Reason.PRECONDITION_FAILED)
 

@@ -19,6 +19,7 @@ from gateway.identity.new_keys import KeyState
 from gateway.model.facts import KeyKind, Role, Scope, Visibility
 
 MAX_LISTED = 1_000  # names in one body
+PLACE = "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?:[0-9A-Za-z_~]{0,64}$"  # in a list of several tenants
 DEFAULT_PAGE = 100
 MAX_PAGE = 1_000
 _LAST_SECOND = 253_402_300_799.0  # of the year 9999, which a date can still say
@@ -94,7 +95,19 @@ class Paged(Given, frozen=True, kw_only=True):
     after: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
 
 
-class PagedOfTenant(Paged, frozen=True, kw_only=True):
+class PagedOfOwners(Paged, frozen=True, kw_only=True):
+    """A page of what several tenants have: the place in it is of a form of its own."""
+
+    after: Annotated[str, Meta(pattern=PLACE)] | None = None
+
+
+class PagedBindings(Paged, frozen=True, kw_only=True):
+    """A page of bindings: of a tenant, or of all."""
+
+    tenant: TenantName | None = None
+
+
+class PagedOfTenant(PagedOfOwners, frozen=True, kw_only=True):
     """A page of what a tenant has; without it, of all tenants."""
 
     tenant: TenantName | None = None

@@ -26,6 +26,7 @@ from gateway.delivery.document import answer_document, answer_json
 from gateway.directory.edits.effect import FolderOwned
 from gateway.faces.route import FaceRoute
 from gateway.front_door.strict_json import parse_strict_object
+from gateway.identity.tokens import TOKEN_PATTERN
 from gateway.model.access import Resource, ResourceKind
 from gateway.model.answers import Answer
 from gateway.model.errors import BadNameError, Conflict, FieldProblem, Reason, Refusal, UnknownName
@@ -67,7 +68,8 @@ MAX_MATCHES = 16  # entity tags of one If-Match
 _PLACE = re.compile(r" - at `\$(?P<place>[^`]*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 _FIELD = re.compile(r"(?:unknown|required) field `([^`]*)`")
-_TAGS = re.compile(rb'(?:W/)?"[\x21\x23-\x7e]*"|\*')
+_KEY_OF_OURS = re.compile(TOKEN_PATTERN.replace(r"\b", ""))  # also within a longer name
+_TAG = re.compile(rb'"[!#-~]*"|\*')
 
 
 class AdminFace:
@@ -132,7 +134,7 @@ class AdminFace:
 
         def locate(request: WireRequest) -> Resource:
             raw_id = None if find_id is None else find_id(request.raw_path)
-            subject = None if raw_id is None else raw_id.decode("ascii", "replace")[:MAX_PATH_ID]
+            subject = None if raw_id is None else _recorded(raw_id)
             kind = ResourceKind.TENANT if self._is_own else ResourceKind.ADMINISTRATION
             return Resource(kind=kind, subject=subject)
 
@@ -244,6 +246,21 @@ def _raw_id(before: bytes, behind: bytes, raw_path: bytes) -> bytes | None:
     return found
 
 
+def _recorded(raw_id: bytes) -> str | None:
+    """What a path is about, for the record; nothing, where it may hold a key (I8)."""
+    try:
+        text = decode_once(raw_id[:MAX_PATH_ID])
+    except BadNameError:
+        return None
+    return None if _KEY_OF_OURS.search(text) else text
+
+
+def _refuse_keys(text: str, reason: Reason) -> None:
+    """Raise `Refusal` for a key of ours where a name belongs: names are recorded, and told to others (I8)."""
+    if _KEY_OF_OURS.search(text):
+        raise Refusal(reason)
+
+
 def _is_there(find_id: Callable[[bytes], bytes | None], raw_path: bytes) -> bool:
     return find_id(raw_path) is not None
 
@@ -255,7 +272,9 @@ def _parse_id(operation: Operation, raw_id: bytes) -> str:
     if len(raw_id) > MAX_PATH_ID:
         raise Refusal(Reason.ABSENT)
     try:
-        return operation.parse_id(decode_once(raw_id))
+        text = decode_once(raw_id)
+        _refuse_keys(text, Reason.KEY_IN_QUERY)
+        return operation.parse_id(text)
     except BadNameError as error:
         raise Refusal(Reason.ABSENT) from error
 
@@ -266,9 +285,12 @@ def _parse_body(operation: Operation, request: WireRequest) -> Any:
             raise Refusal(Reason.MALFORMED_BODY, fields=(FieldProblem("", "there is nothing to say here"),))
         return None
     kinds = [value for name, value in request.headers if name == b"content-type"]
-    if len(kinds) > 1 or not all(_is_json(kind) for kind in kinds) or (request.form and not kinds):
+    if request.form and (len(kinds) != 1 or not _is_json(kinds[0])):
         raise Refusal(Reason.MALFORMED_BODY, told="Send it with Content-Type: application/json.")
-    members = parse_strict_object(request.form or b"{}")
+    if not request.form:
+        raise Refusal(Reason.MALFORMED_BODY, fields=(FieldProblem("", "the body is missing"),))
+    members = parse_strict_object(request.form)
+    _refuse_keys(msgspec.json.encode(members).decode(), Reason.MALFORMED_BODY)
     try:
         return msgspec.convert(members, type=operation.body)
     except msgspec.ValidationError as error:
@@ -303,6 +325,7 @@ def _parse_query(operation: Operation, query: bytes) -> Any:
             if name in asked or not equals:
                 raise BadNameError("a parameter came twice, or without a value")
             asked[name] = decode_once(raw_value.replace(b"+", b" "))
+            _refuse_keys(asked[name], Reason.KEY_IN_QUERY)
         return msgspec.convert(asked, type=operation.query, strict=False)
     except (ValueError, msgspec.ValidationError) as error:
         raise Refusal(Reason.MALFORMED_QUERY, told=_query_problem(error)) from error
@@ -322,12 +345,9 @@ def _parse_match(operation: Operation, request: WireRequest) -> tuple[str, ...] 
         if operation.needs_match:
             raise Refusal(Reason.PRECONDITION_REQUIRED)
         return None
-    parts = [part.strip() for part in b",".join(lines).split(b",")]
-    if len(parts) > MAX_MATCHES or not all(map(_TAGS.fullmatch, parts)):
-        raise Refusal(
-            Reason.MALFORMED_REQUEST, told="If-Match has entity tags in quotes, as a read gave them."
-        )
-    return tuple(part.decode("ascii") for part in parts)  # a weak tag matches nothing (RFC 9110, 13.1.1)
+    parts = [part.strip() for part in b",".join(lines).split(b",", MAX_MATCHES)]
+    # What is no entity tag, and a weak one, matches nothing (RFC 9110, 13.1.1).
+    return tuple(part.decode("ascii") for part in parts if _TAG.fullmatch(part))
 
 
 def _replay(operation: Operation, replayed: Replayed) -> Reply:

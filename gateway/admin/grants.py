@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.admin.call import Reply, changed, created, impossible
-from gateway.admin.documents import Grant, GrantNew, Paged, PagedOfTenant, Waiting
+from gateway.admin.documents import Grant, GrantNew, PagedOfOwners, PagedOfTenant, Waiting
 from gateway.admin.operation import Operation
 from gateway.admin.pages import Page, cut, walk
 from gateway.directory.edits import grants as edits
@@ -168,7 +168,7 @@ def _operations(*, is_own: bool) -> tuple[Operation, ...]:
         path="/grants",
         summary="List grants, tenant by tenant.",
         handle=list_grants,
-        query=Paged if is_own else PagedOfTenant,
+        query=PagedOfOwners if is_own else PagedOfTenant,
         reply=Page[Grant],
     )
     made = Operation(

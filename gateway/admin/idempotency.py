@@ -10,6 +10,7 @@ A refused request leaves no note: it is tried anew.
 
 from __future__ import annotations
 
+import re
 from hashlib import sha256
 from typing import TYPE_CHECKING, NoReturn
 
@@ -27,6 +28,7 @@ MAX_NOTES = 256  # of one caller, at about 150 bytes
 KEPT_SECONDS = 86_400.0
 RUNNING_SECONDS = 30.0  # longer than a change takes: barrier and transaction have their limits
 _DIGEST_BYTES = 16
+_KEY = re.compile(rb"[!-~]{1,%d}" % MAX_KEY_BYTES)
 
 
 class Note(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -77,7 +79,7 @@ def ticket_of(values: list[bytes], caller: KeyId, *parts: bytes) -> Ticket | Non
     """The ticket of a request with these header values; `parts` are what makes it this request."""
     if not values:
         return None
-    if len(values) > 1 or not 0 < len(values[0]) <= MAX_KEY_BYTES or not values[0].isascii():
+    if len(values) > 1 or not _KEY.fullmatch(values[0]):
         raise Refusal(
             Reason.MALFORMED_REQUEST,
             told=f"Idempotency-Key comes once, with 1 to {MAX_KEY_BYTES} characters.",

@@ -17,8 +17,8 @@ from gateway.admin.documents import (
     KeyNew,
     KeyRotation,
     OwnKeyNew,
-    Paged,
     PagedKeys,
+    PagedOfOwners,
     Waiting,
     moment,
 )
@@ -294,7 +294,7 @@ def _operations(*, is_own: bool) -> tuple[Operation, ...]:
             path="/keys",
             summary="List keys: of the operators, then tenant by tenant. Revoked ones stay.",
             handle=list_keys,
-            query=Paged if is_own else PagedKeys,
+            query=PagedOfOwners if is_own else PagedKeys,
             reply=Page[Key],
         ),
         Operation(

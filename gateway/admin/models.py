@@ -199,7 +199,7 @@ async def remove_alias(call: Call) -> Reply:
     try:
         alias = parse_model_id(call.query.alias)
     except BadNameError as error:
-        raise Refusal(Reason.MALFORMED_QUERY) from error
+        raise Refusal(Reason.IMPOSSIBLE_VALUE, told=str(error)) from error
     edit = partial(edits.remove_alias, alias=alias)
     done = await call.change(edit, find=_find_alias_tag(alias), subject=(alias,), made=alias)
     return changed(done, call, made=alias)
@@ -338,7 +338,7 @@ OPERATIONS: Sequence[Operation] = (
         handle=remove_alias,
         query=AliasQuery,
         has_etag=True,
-        more_refusals=(Reason.FOLDER_OWNED, Reason.ABSENT),
+        more_refusals=(Reason.FOLDER_OWNED, Reason.ABSENT, Reason.IMPOSSIBLE_VALUE),
     ),
     Operation(
         action=Action.GROUPS_LIST,

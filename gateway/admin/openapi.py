@@ -30,7 +30,7 @@ _IDEMPOTENCY = {
     "in": "header",
     "required": False,
     "description": "With it, the request can be sent again and is carried out once within a day.",
-    "schema": {"type": "string", "pattern": "^[\\x21-\\x7e]{1,255}$"},
+    "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
 }
 
 
@@ -107,6 +107,7 @@ def _parameters(one: Operation, components: dict[str, Any]) -> list[dict[str, An
                 "required": one.needs_match,
                 "description": "The ETag of the state that the change is meant for.",
                 "schema": {"type": "string"},
+                "example": '"17"',
             }
         )
     if one.is_change:

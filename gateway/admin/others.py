@@ -13,7 +13,7 @@ from gateway.admin.documents import (
     Binding,
     Issuer,
     Paged,
-    PagedOfTenant,
+    PagedBindings,
     Quarantined,
     Release,
     Waiting,
@@ -245,7 +245,7 @@ OPERATIONS = (
         path="/bindings",
         summary="List the subjects of outside issuers that act for tenants.",
         handle=list_bindings,
-        query=PagedOfTenant,
+        query=PagedBindings,
         reply=Page[Binding],
     ),
     Operation(
