@@ -283,7 +283,6 @@ class TestPreconditions:
 
     def test_what_the_policy_folder_says_is_changed_there(self, site, tmp_path):
 
-
         folder = tmp_path / "policies"
         shutil.copytree(CHECKOUT_POLICIES, folder)
         (folder / "tenants" / "example.toml").unlink()
