@@ -19,8 +19,11 @@ from msgspec.structs import replace
 
 from gateway.admin.documents import Changed, KeyMade, moment
 from gateway.admin.idempotency import RUNNING_SECONDS, Note, note_done, verify_new
-from gateway.model.errors import FieldProblem, Reason, Refusal, Unavailable
+from gateway.model.errors import FieldProblem, Reason, Refusal, Unavailable, UnknownOutcome
 from gateway.model.roles import Giver
+from gateway.model.stores import Moment
+from gateway.model.verdicts import Change
+from gateway.registrar import Done
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,12 +35,13 @@ if TYPE_CHECKING:
     from gateway.model.access import Action, Principal
     from gateway.model.names import TenantId
     from gateway.operations.session import OperatorSession
-    from gateway.registrar import Done
     from gateway.resource.catalogue import DiskCatalogue
 
     Find = Callable[[Listing], Awaitable[str | None]]
     """Reads the state of what is changed, as its ETag says it; None where it is not there."""
 
+PROOF_SECONDS = 60.0  # how long it can be found out whether a change was made
+LOOKS, LOOK_SECONDS = 20, 0.25
 REPLAYED = "This was done before, with the same Idempotency-Key."
 
 
@@ -99,6 +103,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises `Replayed` where it was made before.
         """
+        proof = b"{cachegate}:made:" + secrets.token_hex(16).encode()
+        effects: list[Effect] = []
 
         async def operation(changes: Changes) -> Effect:
             kept = None
@@ -118,17 +124,47 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
                     generation=changes.generation,
                 )
                 await note_done(changes, self.ticket, kept, note)
+            if effect.is_changed:
+                await changes.put_for(PROOF_SECONDS, proof, b"%d" % changes.generation)
+            effects[:] = [effect]
             return effect
 
+        change = Change(
+            actor=self.session.actor, action=self.action, tenant=tenant, key_id=key_id, received_at=self.now
+        )
         async with self._running():
-            return await self.session.perform(
-                self.action.value,
-                operation,
-                tenant=tenant,
-                key_id=key_id,
-                subject=subject,
-                wait=self.query.wait,
-            )
+            try:
+                done = await self.session.perform(
+                    self.action.value,
+                    operation,
+                    tenant=tenant,
+                    key_id=key_id,
+                    subject=subject,
+                    wait=self.query.wait,
+                )
+            except UnknownOutcome:
+                done = await self._find_out(proof, effects)
+        if done.barrier is not None:
+            return done
+        return replace(done, barrier=await self.session.unsure(change, done.moment))
+
+    async def _find_out(self, proof: bytes, effects: list[Effect]) -> Done[Effect]:
+        """Find out whether a change was made whose answer was lost: one that was is answered as done.
+
+        Raises `Unavailable` where it was not, or nobody can say.
+        """
+        for _ in range(LOOKS):
+            await asyncio.sleep(LOOK_SECONDS)
+            try:
+                _, [generation] = await self.session.store.read([proof])
+            except Unavailable:
+                continue
+            if generation is None:
+                raise Unavailable("redis", "the change was not made")
+            return Done(effects[0], Moment(generation=int(generation)))
+        raise Unavailable(
+            "redis", "it cannot be found out whether the change was made: look, or send it again"
+        )
 
     async def _verify_match(self, changes: Changes, find: Find | None) -> None:
         """Refuse a change that is meant for another state than there is."""
@@ -159,21 +195,21 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 def changed(done: Done[Effect], call: Call, *, made: str | None, **more: Any) -> Reply:
     """The answer to a change: 200, or 202 while it is not sure that no worker acts on what was before."""
     barrier, now = done.barrier, call.session.clock.now()
-    is_sure = barrier is not None and barrier.is_sure
+    if barrier is None:
+        raise TypeError("a change comes with its report")
+    is_sure, is_asked = barrier.is_sure, barrier.is_sure or barrier.workers > 0
     sure_at = None
-    if barrier is not None and not is_sure and barrier.sure_in_seconds is not None:
+    if not is_sure and barrier.sure_in_seconds is not None:
         sure_at = now + barrier.sure_in_seconds
-    if barrier is None:  # nobody waited: a lease is the longest that anybody acts on what was before
-        sure_at = now + call.session.settings.lease_milliseconds / 1000
     members: dict[str, Any] = {
         "id": made,
         "changed": done.result.is_changed,
         "generation": done.generation,
         "sure": is_sure,
         "sure_at": moment(None if sure_at is None else sure_at + 0.5),  # to the second, and not too early
-        "workers": None if barrier is None else barrier.workers,
-        "milliseconds": None if barrier is None else barrier.milliseconds,
-        "messages": (*done.result.sentences, *([barrier.why] if barrier is not None and barrier.why else ())),
+        "workers": barrier.workers if is_asked else None,
+        "milliseconds": barrier.milliseconds if is_asked else None,
+        "messages": (*done.result.sentences, *([barrier.why] if barrier.why else ())),
         "replayed": False,
     }
     kind = KeyMade if more else Changed

@@ -157,6 +157,22 @@ class OperatorSession:
             self.history.note(moment)
         return report
 
+    async def unsure(self, change: Change, moment: Moment) -> BarrierReport:
+        """The report of a change that nobody waited for: when no worker acts on what was before any more."""
+        periods = await self._degraded_periods_if_known(change)
+        longest = MAX_DEGRADED_SECONDS
+        if periods is not None and change.action not in {"tenants.degraded", "tenants.change"}:
+            longest = max((one.seconds for one in periods), default=0.0)
+        return BarrierReport(
+            generation=moment.generation,
+            workers=0,
+            acknowledged=0,
+            milliseconds=0.0,
+            is_sure=False,
+            sure_in_seconds=self.settings.lease_milliseconds / 1000 + MARGIN_SECONDS + longest,
+            why="it was not waited for",
+        )
+
     async def _degraded_periods_if_known(self, change: Change) -> list[DegradedPeriod] | None:
         try:
             return await self._degraded_periods(change)

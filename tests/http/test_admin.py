@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -131,6 +132,13 @@ class TestChanges:
         assert answer.header("location") == "/admin/v1/tenants/hurried"
         assert not answer.json()["sure"]
         assert answer.json()["sure_at"]
+
+    def test_a_tenant_that_is_served_without_redis_makes_it_sure_that_much_later(self, site):
+        site.owner.made("/tenants", {"id": "degraded"})
+        site.installation.run("tenants", "degraded", "degraded", "1h")
+        answer = site.owner.post("/tenants/degraded/suspend?wait=false").json()
+        sure_at = datetime.fromisoformat(answer["sure_at"]).timestamp()
+        assert sure_at - time.time() > 3590  # noqa: TID251 -- what it says is a time of day
 
     def test_a_stopped_worker_makes_a_change_unsure_and_no_error(self, new_installation):
         installation = new_installation("admin-stopped", CACHEGATE_CANARY_SECONDS="0")
