@@ -113,9 +113,9 @@ def test_the_tenants_own_routes_are_what_their_document_says(site, tmp_path):
 def test_it_is_so_for_many_more_requests_and_for_sequences_of_them(site, tmp_path):
     everything = ("--phases", "examples,coverage,fuzzing,stateful")
     wire, key = site.gateway.admin, site.installation.admin_key
-    assert verify(wire, ADMIN_PATH, key, tmp_path, *everything, *OTHERS, examples=50) > 5000
+    assert verify(wire, ADMIN_PATH, key, tmp_path, *everything, *OTHERS, examples=50) > 2500
     own = site.key(tenant=site.new_tenant("own-again"), role="tenant-admin")
-    assert verify(site.gateway.wire, OWN_PATH, own, tmp_path, *everything, *OTHERS, examples=50) > 500
+    assert verify(site.gateway.wire, OWN_PATH, own, tmp_path, *everything, *OTHERS, examples=50) > 250
 
 
 @pytest.mark.parametrize(
