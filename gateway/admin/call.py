@@ -206,7 +206,7 @@ def changed(done: Done[Effect], call: Call, *, made: str | None, **more: Any) ->
         "changed": done.result.is_changed,
         "generation": done.generation,
         "sure": is_sure,
-        "sure_at": moment(None if sure_at is None else sure_at + 0.5),  # to the second, and not too early
+        "sure_at": moment(None if sure_at is None else sure_at + 1.0),  # to the second, and not too early
         "workers": barrier.workers if is_asked else None,
         "milliseconds": barrier.milliseconds if is_asked else None,
         "messages": (*done.result.sentences, *([barrier.why] if barrier.why else ())),

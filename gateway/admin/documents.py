@@ -72,7 +72,7 @@ def moment(seconds: float | None) -> datetime | None:
     """A time for an answer, to the second."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(round(min(max(seconds, 0.0), _LAST_SECOND)), UTC)
+    return datetime.fromtimestamp(int(min(max(seconds, 0.0), _LAST_SECOND)), UTC)
 
 
 # Queries

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.perform import Force, NoWait, in_session, perform
+from gateway.cli.remote import find_gateway, grant_view, show_made
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
@@ -38,6 +39,18 @@ def add(
     as_json: AsJson = False,
 ) -> None:
     """Grant actions (read, if none is named) on models and groups."""
+    if (gateway := find_gateway()) is not None:
+        body = {
+            "tenant": parse_tenant_id(tenant),
+            "packages": list(packages or ()),
+            "actions": list(actions or ["read"]),
+        }
+        targets = [("model", str(parse_pattern(one))) for one in models or ()]
+        targets += [("group", str(parse_group_name(one))) for one in groups or ()]
+        for kind, target in targets:
+            made = gateway.change("POST", "/grants", {**body, kind: target}, wait=not no_wait)
+            show_made(made, no_wait=no_wait, as_json=as_json, named="grant", tenant=tenant)
+        return
     named = tenant, models, groups, packages, actions or ["read"]
     _perform("grants.add", add_grants, *named, no_wait=no_wait, as_json=as_json)
 
@@ -107,7 +120,10 @@ def list_(
 ) -> None:
     """List grants."""
     only = parse_tenant_id(tenant) if tenant else None
-    grants = in_session(lambda session: list_grants(session, only))
+    if (gateway := find_gateway()) is not None:
+        grants = [*map(grant_view, gateway.each("/grants", **({} if only is None else {"tenant": only})))]
+    else:
+        grants = in_session(lambda session: list_grants(session, only))
     rows = (
         (
             one.tenant,

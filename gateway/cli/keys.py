@@ -13,7 +13,9 @@ from msgspec.structs import asdict, replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.assembly.credential_marks import note_mark
+from gateway.cli import remote
 from gateway.cli.perform import NoWait, barrier_document, barrier_notes, in_session, is_sure, perform
+from gateway.cli.remote import find_gateway, show_made
 from gateway.directory.edits import keys as edits
 from gateway.identity.new_keys import KeyOrder, adopt_key, import_key, issue_key, parse_networks, parse_scopes
 from gateway.identity.times import parse_duration, parse_moment
@@ -22,11 +24,12 @@ from gateway.model.facts import KeyKind, Role
 from gateway.model.names import parse_key_id, parse_tenant_id
 from gateway.model.roles import KIND_OF_ROLE
 from gateway.operations.listings import find_key, key_view, list_keys
-from gateway.terminal.console import AsJson, Line, Note, Table, show, showing_key
+from gateway.terminal.console import AsJson, Line, Note, Table, show, showing_key, when
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from gateway.adapters.admin_client import AdminClient
     from gateway.directory.edits.effect import Effect
     from gateway.identity.new_keys import NewKey
     from gateway.model.names import KeyId
@@ -98,11 +101,30 @@ def create(
 ) -> None:
     """Create a key and show it, this once."""
     wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks, role)
+    if (gateway := find_gateway()) is not None:
+        _create_through(gateway, wishes, no_wait=no_wait, as_json=as_json)
+        return
 
     def make(session: OperatorSession, order: KeyOrder) -> NewKey:
         return issue_key(order, environment=session.settings.token_env, peppers=session.peppers)
 
     _add("keys.create", edits.create_key, wishes, make, no_wait=no_wait, as_json=as_json)
+
+
+def _create_through(gateway: AdminClient, wishes: _Wishes, *, no_wait: bool, as_json: bool) -> None:
+    """Create a key through a running gateway."""
+    order = wishes.order(SystemClock().now())
+    body = {
+        "tenant": order.tenant,
+        "role": None if order.role is None else order.role.value,
+        "name": order.name,
+        "scopes": None if order.scopes is None else sorted(order.scopes),
+        "networks": list(order.networks),
+        "not_before": when(order.not_before) if order.not_before is not None else None,
+        "expires_at": when(order.expires_at) if order.expires_at is not None else None,
+    }
+    made = gateway.change("POST", "/keys", body, wait=not no_wait)
+    show_made(made, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("import")
@@ -164,6 +186,10 @@ def _add(
 def revoke(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Refuse a key from now on, in every worker when this returns; its transfers are cut off."""
     parsed = parse_key_id(key_id)
+    if (gateway := find_gateway()) is not None:
+        revoked = gateway.change("POST", f"/keys/{parsed}/revoke", None, wait=not no_wait)
+        show_made(revoked, no_wait=no_wait, as_json=as_json)
+        return
     edit = partial(edits.revoke_key, key_id=parsed, now=SystemClock().now())
     perform("keys.revoke", edit, {"key_id": parsed}, no_wait=no_wait, as_json=as_json, key_id=parsed)
 
@@ -183,6 +209,12 @@ def rotate(
     parsed, overlap_seconds = parse_key_id(key_id), parse_duration(overlap)
     if overlap_seconds > edits.MAX_OVERLAP_SECONDS:
         raise BadNameError(f"--overlap {overlap}: expected 0s to 30d")
+    if (gateway := find_gateway()) is not None:
+        ends = parse_moment(expires, SystemClock().now()) if expires else None
+        body = {"overlap_seconds": overlap_seconds, "expires_at": None if ends is None else when(ends)}
+        made = gateway.change("POST", f"/keys/{parsed}/rotate", body, wait=not no_wait)
+        show_made(made, no_wait=no_wait, as_json=as_json, replaces=parsed)
+        return
 
     async def work(session: OperatorSession) -> tuple[NewKey, Done[Effect]]:
         now = session.clock.now()
@@ -221,7 +253,10 @@ def rotate(
 def list_(tenant: OfTenant = None, as_json: AsJson = False) -> None:
     """List keys: of one tenant, or all, the admin keys first. The oldest come first."""
     only = parse_tenant_id(tenant) if tenant else None
-    keys = in_session(lambda session: list_keys(session, only))
+    if (gateway := find_gateway()) is not None:
+        keys = [*map(remote.key_view, gateway.each("/keys", **({} if only is None else {"tenant": only})))]
+    else:
+        keys = in_session(lambda session: list_keys(session, only))
     rows = (
         (
             key.key_id,
@@ -243,7 +278,10 @@ def list_(tenant: OfTenant = None, as_json: AsJson = False) -> None:
 def show_(key_id: KeyArgument, as_json: AsJson = False) -> None:
     """Show a key's record. The key itself is stored nowhere and cannot be shown."""
     parsed = parse_key_id(key_id)
-    key = in_session(lambda session: find_key(session, parsed))
+    if (gateway := find_gateway()) is not None:
+        key = remote.key_view(gateway.get(f"/keys/{parsed}"))
+    else:
+        key = in_session(lambda session: find_key(session, parsed))
     rows = ((name.replace("_", " "), _text(value)) for name, value in asdict(key).items())
     show(key, [Table(f"Key {parsed}", ("", ""), rows)], as_json=as_json)
 
