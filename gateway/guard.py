@@ -93,7 +93,17 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         declined = next((one for one in recorded if isinstance(one, Declined)), None)
         return declined or tuple(one for one in recorded if isinstance(one, Receipt))
 
-    async def find_refusal(self, request: WireRequest, credential: Credential) -> Declined | None:
+    async def find_refusal_by_head(self, request: WireRequest, action: Action) -> Declined | None:
+        """The same, for a key in a header; a request without one is declined as well."""
+        try:
+            credential = extract(request.headers, request.query)
+        except Refusal as refusal:
+            return self.decline(Rejection(request=request, reason=refusal.reason, action=action))
+        return await self.find_refusal(request, credential, action)
+
+    async def find_refusal(
+        self, request: WireRequest, credential: Credential, action: Action = Action.INFER
+    ) -> Declined | None:
         """Decline a caller whose key is refused whatever the body of the request says.
 
         A key that is unknown here may be the platform's, which is asked about it together with a model.
@@ -110,7 +120,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                     reason=refusal.reason,
                     claimed_key_id=refusal.key_id,
                     claimed_tenant=refusal.tenant,
-                    action=Action.INFER,
+                    action=action,
                 )
             )
         except Unavailable:

@@ -17,6 +17,8 @@ from gateway.model.standing import standing_of
 from gateway.operations.explain.answer import parse_question, work_out
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from gateway.admin.call import Call
     from gateway.model.facts import Standing
     from gateway.model.names import Md5, ModelId
@@ -63,18 +65,27 @@ async def readers(call: Call) -> Reply:
         raise Refusal(Reason.IMPOSSIBLE_VALUE, told=str(error)) from error
     standings = {model: await _standing(call, model) for model in models}
     found = [one for model in models for one in _by_standing(model, standings[model])]
+    by_name = _named_by(standings)
     async for each in call.listing.each_grants():
-        for model in models:
-            covering, groups = set(ancestors(model)), standings[model].groups
-            found += [
-                ReaderOf(model=model, tenant=each.tenant_id, right=f"grant {each.tenant_id}:{grant.grant_id}")
-                for grant in each.grants
-                if "read" in grant.actions and (covering & set(grant.models) or groups & set(grant.groups))
-            ]
+        for grant in each.grants:
+            if "read" in grant.actions:
+                names = (*grant.models, *(f"group {one}" for one in grant.groups))
+                given = dict.fromkeys(model for name in names for model in by_name.get(name, ()))
+                right = f"grant {each.tenant_id}:{grant.grant_id}"
+                found += [ReaderOf(model=model, tenant=each.tenant_id, right=right) for model in given]
         if len(found) > MAX_READERS:
             is_complete = False
             break
     return Reply(document=Readers(readers=found[:MAX_READERS], complete=is_complete))
+
+
+def _named_by(standings: Mapping[ModelId, Standing]) -> dict[str, list[ModelId]]:
+    """The models, by each pattern and group that a grant may name them by."""
+    found: dict[str, list[ModelId]] = {}
+    for model, standing in standings.items():
+        for name in (*ancestors(model), *(f"group {one}" for one in standing.groups)):
+            found.setdefault(name, []).append(model)
+    return found
 
 
 def _by_standing(model: ModelId, standing: Standing) -> list[ReaderOf]:

@@ -63,6 +63,7 @@ OPERATIONS: tuple[Operation, ...] = (
 OWN_OPERATIONS: tuple[Operation, ...] = (*keys.OWN_OPERATIONS, *grants.OWN_OPERATIONS)
 """What tenants do for themselves."""
 
+OWN_BODY_BYTES = 16 * 1024  # on the public listener, as the forms of tokens
 MAX_PATH_ID = 1024
 MAX_MATCHES = 16  # entity tags of one If-Match
 _PLACE = re.compile(r" - at `\$(?P<place>[^`]*)`$")
@@ -124,7 +125,8 @@ class AdminFace:
             unwrap=lambda request: (request, inner[request.method]),
             wrapped_methods=tuple(inner),
             answer=_carry_out,
-            form_bytes=max(one.body_bytes for one in listed),
+            form_bytes=OWN_BODY_BYTES if self._is_own else max(one.body_bytes for one in listed),
+            has_key_in_head=True,
         )
 
     def _inner(

@@ -64,6 +64,8 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         ]
         if self.parse_id is not None:
             found += [Reason.ABSENT]
+        if self.body_bytes > BODY_BYTES:
+            found += [Reason.BUSY]
         if self.body is not None:
             found += [Reason.MALFORMED_BODY, Reason.IMPOSSIBLE_VALUE]
         if self.is_change:

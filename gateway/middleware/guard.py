@@ -60,6 +60,8 @@ METER = "cachegate.meter"
 
 
 MAX_ATTEMPTS = 3  # how often a request is decided when its facts change before the first byte
+SMALL_FORM_BYTES = 64 * 1024
+MAX_LARGE_FORMS = 4  # at a time: each may have a megabyte
 DEGRADED = (b"cachegate-degraded", b"last-known-good")
 
 NOBODY = TrustedNetworks()
@@ -89,6 +91,7 @@ class GuardMiddleware:
         self._trusted_proxies = trusted_proxies
         largest = max((one.max_body_bytes for one in declared if isinstance(one, ForwardedRoute)), default=0)
         self._bodies = Bodies(HELD_BODIES * largest)
+        self._large_forms = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one connection: HTTP is guarded, WebSockets are closed, lifespan goes to the app."""
@@ -150,8 +153,14 @@ class GuardMiddleware:
         meter: Meter,
     ) -> None:
         """Read the form, which may contain the caller's key, then answer as any other request."""
+        if route.has_key_in_head and route.unwrap is not None:
+            action = route.unwrap(request)[1].action
+            declined = await self._guard.find_refusal_by_head(request, action)
+            if declined is not None:
+                await self._decline(request, route, declined, meter.counting(send))
+                return
         try:
-            form = await read_body(receive, route.form_bytes)
+            form = await self._read_form(receive, route)
         except Refusal as refusal:
             await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
             return
@@ -160,6 +169,18 @@ class GuardMiddleware:
             await self._answer_guarded(scope, receive, send, request, route, meter)
         except Exception as error:  # noqa: BLE001 -- as in `_http`, which does not know the form's secrets
             await self._fail(error, request, route, meter, send)
+
+    async def _read_form(self, receive: Receive, route: GuardedRoute) -> bytes:
+        """The whole form. Of large ones, few are read at a time. Raises `Refusal`."""
+        if route.form_bytes <= SMALL_FORM_BYTES:
+            return await read_body(receive, route.form_bytes)
+        if self._large_forms >= MAX_LARGE_FORMS:
+            raise Refusal(Reason.BUSY)
+        self._large_forms += 1
+        try:
+            return await read_body(receive, route.form_bytes)
+        finally:
+            self._large_forms -= 1
 
     async def _answer_guarded(
         self,

@@ -436,6 +436,19 @@ class TestBadInput:
         problem(site.owner.post("/tenants", raw), 400, "malformed-body")
         assert site.generation() == before
 
+    def test_no_body_is_read_for_a_caller_without_a_valid_key(self, site):
+        for key in (None, "cg_live_" + "0" * 30, "somebody-else's-key"):
+            lines = [
+                "POST /admin/v1/tenants HTTP/1.1",
+                "Host: gateway",
+                "Connection: close",
+                "Content-Length: 60000",
+            ]
+            lines += [] if key is None else [f"Authorization: Bearer {key}"]
+            with site.gateway.admin.connect() as connection:
+                connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")  # and no body
+                assert site.gateway.admin.read(connection).status == 401
+
     def test_a_body_that_is_too_large_is_not_read(self, site):
         problem(site.owner.post("/tenants", b" " * 70_000), 413, "body-too-large")
         problem(site.owner.ask("PUT", "/policy", b" " * 1_100_000), 413, "body-too-large")
