@@ -55,12 +55,16 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
         """Run one operation as one transaction; it is run again when facts change meanwhile."""
         receipt = self.recorder.change(change)
 
-        async def plan(snapshot: FactSnapshot, batch: Batch) -> tuple[T, tuple[str, str] | None]:
+        digests: tuple[str, str] | None = None
+
+        async def plan(snapshot: FactSnapshot, batch: Batch) -> T:
+            nonlocal digests
             result = await operation(Changes(snapshot, batch))
-            return result, await _digests(snapshot, batch) if change.is_digested else None
+            digests = await _digests(snapshot, batch) if change.is_digested else None
+            return result
 
         try:
-            (result, digests), moment = await self.store.transact(plan)
+            result, moment = await self.store.transact(plan)
         except UnknownOutcome:
             receipt.close(generation=None, result="unknown, may have been made")
             raise

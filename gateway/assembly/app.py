@@ -58,23 +58,20 @@ class Worker:
         ]
         of_tokens, public = token_routes(self.pipeline)
         self._endpoints += of_tokens
-        self._own_routes: list[Declared] = [
+        self._forwarded = front_door_routes(self.pipeline)
+        self._routes: list[Declared] = [
             *declarations(self._endpoints),
             *public,
             *hook_routes(self.pipeline),
+            *declarations(self._forwarded),  # last: at the root it matches every path
         ]
-        self._forwarded = front_door_routes(self.pipeline)
         self._trusted_proxies = parse_trusted_networks(settings.trusted_proxies)
 
     def add(self, endpoints: Sequence[FaceRoute], public: Sequence[PublicRoute]) -> None:
         """Add routes to the public application, before it is made."""
         self._endpoints += endpoints
-        self._own_routes += [*declarations(endpoints), *public]
-
-    @property
-    def _routes(self) -> list[Declared]:
-        """All declared routes. Those of the front door come last: at the root it matches every path."""
-        return [*self._own_routes, *declarations(self._forwarded)]
+        own = len(self._routes) - len(self._forwarded)
+        self._routes[own:own] = [*declarations(endpoints), *public]
 
     def _checks(self, settings: Settings) -> check.Checks:
         """What the check face decides about: paths of the routes of this very worker."""
