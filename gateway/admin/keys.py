@@ -24,7 +24,6 @@ from gateway.admin.documents import (
 )
 from gateway.admin.operation import Operation
 from gateway.admin.pages import Page, walk
-from gateway.assembly.credential_marks import note_mark
 from gateway.directory.edits import keys as edits
 from gateway.directory.reading.key_usage import find_last_uses
 from gateway.directory.records import names
@@ -268,7 +267,7 @@ async def _made(
     subject: tuple[str, ...] = (),
     find: Find | None = None,
 ) -> Reply:
-    """Make a key, and tell it in the answer."""
+    """Make a key, and tell it in the answer. Its mark in the engine's cache is noted at its first use."""
     made, location = new.key.key_id, f"/keys/{new.key.key_id}"
     done = await call.change(
         edit,
@@ -280,7 +279,6 @@ async def _made(
         location=location,
         status=201,
     )
-    await note_mark(call.session.store, call.session.peppers, made, new.token)
     note = OF_ANOTHER_SYSTEM if new.token is None else SHOWN_ONCE
     return created(changed(done, call, made=made, token=new.token, note=note), location)
 

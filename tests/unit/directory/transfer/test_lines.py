@@ -138,7 +138,8 @@ def test_why_a_line_is_no_fact_is_said(facts):
         ({**grants, "grants": [{**grant, "models": "a"}]}, "not a record of this kind and layout"),
         ({**key, "networks": ["everywhere"]}, "a key record holds a name or network that does not parse"),
         ({**key, "tenant": "no tenant"}, "a key record holds a name or network that does not parse"),
-        ({**key, "scopes": 64}, "not a record of this kind and layout"),
+        ({**key, "scopes": 512}, "not a record of this kind and layout"),
+        ({**key, "scopes": 192}, "a key has one role"),
         ({**key, "digest": "00"}, "a digest is 64 hex digits"),
         ({**key, "digest_check": "00"}, "digest_check follows from the digest"),
         (
