@@ -53,6 +53,7 @@ def site(new_installation):
         CACHEGATE_PUBLIC_URL=PUBLIC_URL,
         CACHEGATE_LEASE_MILLISECONDS="5000",
         CACHEGATE_CANARY_SECONDS="0",
+        CACHEGATE_AUDIT_REFUSALS_PER_SECOND="10000",
     )
     gateway = installation.serve(workers=2)
     try:
@@ -496,13 +497,14 @@ class TestPages:
         for start in ("/keys", "/keys?tenant=globex", "/tenants", "/grants"):
             whole = site.owner.get(f"{start}{'&' if '?' in start else '?'}limit=1000").json()["items"]
             found, path = [], f"{start}{'&' if '?' in start else '?'}limit=3"
-            while path:
+            while path and len(found) < 100:  # another test may have made thousands of tenants
                 page = site.owner.get(path)
                 found += page.json()["items"]
                 assert len(page.json()["items"]) <= 3
                 link = page.header("link")
                 path = link and link.partition("<")[2].partition(">")[0].removeprefix("/admin/v1")
-            assert [one["id"] for one in found] == [one["id"] for one in whole]
+            assert [one["id"] for one in found] == [one["id"] for one in whole[: len(found)]]
+            assert len(found) >= min(len(whole), 100)
             assert len({one["id"] for one in found}) == len(found)
 
 
@@ -556,7 +558,7 @@ def test_a_list_holds_no_worker_for_long(site):
     async def fill(session):
         async def work(changes):
             for number in range(3000):
-                name = TenantId(f"many-{number:05}")
+                name = TenantId(f"zz-many-{number:05}")
                 await changes.put_tenant(
                     Tenant(tenant_id=name, name=name, is_suspended=False, created_at=1.0)
                 )
@@ -565,6 +567,6 @@ def test_a_list_holds_no_worker_for_long(site):
 
     site.installation.in_session(fill)
     started = time.monotonic()
-    page = site.owner.get("/tenants?limit=1000&after=many-")
+    page = site.owner.get("/tenants?limit=1000&after=zz-many-")
     assert len(page.json()["items"]) == 1000
     assert time.monotonic() - started < 5
