@@ -93,6 +93,14 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         declined = next((one for one in recorded if isinstance(one, Declined)), None)
         return declined or tuple(one for one in recorded if isinstance(one, Receipt))
 
+    async def find_refusal_by_head(self, request: WireRequest, action: Action) -> Declined | None:
+        """The same, for a key in a header; a request without one is declined as well."""
+        try:
+            credential = extract(request.headers, request.query)
+        except Refusal as refusal:
+            return self.decline(Rejection(request=request, reason=refusal.reason, action=action))
+        return await self.find_refusal(request, credential, action)
+
     async def find_refusal(
         self, request: WireRequest, credential: Credential, action: Action = Action.INFER
     ) -> Declined | None:
@@ -298,6 +306,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
                 grant=verdict.grant if isinstance(verdict, Denied) else None,
                 meant=meant,
                 client_detail=failure.client_detail if isinstance(failure, Refusal) else None,
+                fields=failure.fields if isinstance(failure, Refusal) else (),
             )
 
     async def _weigh_all(self, request: WireRequest, asked: Asked) -> list[Weighed]:
@@ -421,7 +430,11 @@ def _declined(weighed: Weighed, record_id: str) -> Declined:
     if not isinstance(weighed, Rejection):
         raise TypeError("an allow has a receipt")
     return Declined(
-        reason=weighed.reason, record_id=record_id, meant=weighed.meant, client_detail=weighed.client_detail
+        reason=weighed.reason,
+        record_id=record_id,
+        meant=weighed.meant,
+        client_detail=weighed.client_detail,
+        fields=weighed.fields,
     )
 
 

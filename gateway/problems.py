@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from functools import cache
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,12 +23,20 @@ from gateway.model.header_block import Headers
 from gateway.model.limits import MAX_QUERY_FIELDS
 from gateway.model.names import MAX_NAME_BYTES, MAX_NAME_SEGMENTS
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gateway.model.errors import FieldProblem
+
 UNRECORDED = "00000000-0000-0000-0000-000000000000"
 """Sent in place of a record id when the audit log itself has failed: same length, but no record."""
 
 
 MAX_DETAIL_CHARACTERS = 600
 """Of what is said of the caller's own request: it may repeat names from it."""
+
+MAX_FIELDS_TOLD = 20
+"""Fields of a request that an answer names."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +68,26 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
             "detail": f"{self.detail} {client_detail[:MAX_DETAIL_CHARACTERS]}",
             "record": record_id,
         }
+        return self._with_body(document, *more)
+
+    def answer_about(
+        self, fields: Sequence[FieldProblem], record_id: str, *more: tuple[bytes, bytes]
+    ) -> Answer:
+        """The same with the fields of the caller's own request that are the cause."""
+        document = {
+            "type": f"urn:cachegate:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "record": record_id,
+            "errors": [
+                {"pointer": one.pointer, "detail": one.detail[:MAX_DETAIL_CHARACTERS]}
+                for one in fields[:MAX_FIELDS_TOLD]
+            ],
+        }
+        return self._with_body(document, *more)
+
+    def _with_body(self, document: dict[str, object], *more: tuple[bytes, bytes]) -> Answer:
         body = msgspec.json.encode(document) + b"\n"
         kept = [pair for pair in self._described.pairs if pair[0] != b"content-length"]
         return Answer(self.status, Headers.of(*kept, (b"content-length", b"%d" % len(body)), *more), body)
@@ -150,6 +179,12 @@ PROBLEMS: dict[Reason, Problem] = {
     ),
     Reason.MALFORMED_QUERY: _bad("malformed-query", f"No query is read here. {_QUERY_BOUND}"),
     Reason.MALFORMED_BODY: _bad("malformed-body", "The body is not the JSON that this route reads."),
+    Reason.IMPOSSIBLE_VALUE: Problem(
+        status=422,
+        kind="impossible-value",
+        title="Impossible value",
+        detail="A field says what cannot be.",
+    ),
     Reason.MALFORMED_CREDENTIAL: _bad(
         "malformed-credential",
         "The credential header holds what can be no key. A key is visible ASCII without blanks and commas, "
@@ -389,6 +424,41 @@ PROBLEMS: dict[Reason, Problem] = {
         kind="precondition-failed",
         title="Precondition failed",
         detail="What is there now is not what If-Match names.",
+    ),
+    Reason.PRECONDITION_REQUIRED: Problem(
+        status=428,
+        kind="precondition-required",
+        title="Precondition required",
+        detail="Say with If-Match which state of it the change is meant for: the ETag that a read gave.",
+    ),
+    Reason.CONFLICT: Problem(
+        status=409, kind="conflict", title="Conflict", detail="The change contradicts what is there."
+    ),
+    Reason.FOLDER_OWNED: Problem(
+        status=409,
+        kind="folder-owned",
+        title="Of the policy folder",
+        detail="The policy folder says this, and it is changed there.",
+    ),
+    Reason.EXCESS_RIGHTS: _forbidden("excess-rights", "Your role does not reach so far."),
+    Reason.REUSED_IDEMPOTENCY_KEY: Problem(
+        status=422,
+        kind="reused-idempotency-key",
+        title="Idempotency-Key used before",
+        detail="This Idempotency-Key was used for another request. Use a new one for each.",
+    ),
+    Reason.STILL_RUNNING: Problem(
+        status=409,
+        kind="still-running",
+        title="Still running",
+        detail="The first request with this Idempotency-Key has not ended yet. Ask again in a moment.",
+        headers=((b"retry-after", b"1"),),
+    ),
+    Reason.TOO_MANY_IDEMPOTENCY_KEYS: Problem(
+        status=429,
+        kind="too-many-requests",
+        title="Too many requests",
+        detail="This key has used too many Idempotency-Keys within a day. Send the request without one.",
     ),
     Reason.RANGE_NOT_SATISFIABLE: Problem(
         status=416,
@@ -632,6 +702,39 @@ _OF_ANY_ROUTE: dict[Reason, Problem] = {
 }
 """Messages for what is clear from the request alone, so that they reveal nothing else."""
 
+_OF_ADMINISTRATION: dict[Reason, Problem] = {
+    Reason.MALFORMED_PATH: _bad("malformed-path", "The path does not parse."),
+    Reason.MALFORMED_QUERY: _bad(
+        "malformed-query",
+        "The query does not parse, or has a parameter that is not read here, or one twice.",
+    ),
+    Reason.MALFORMED_BODY: _bad(
+        "malformed-body",
+        "The body is not the JSON object that this route reads: the fields that it knows, each once, of its "
+        "type.",
+    ),
+    Reason.MALFORMED_REQUEST: _bad("malformed-request", "A header or the end of the body does not parse."),
+    Reason.MISSING_SCOPE: _forbidden(
+        "missing-scope",
+        "Reading takes the scope audit:read or keys:manage, changing takes keys:manage.",
+    ),
+    Reason.MISSING_ACTION: _forbidden("missing-action", "No rule lets this key do this: its role does not."),
+    Reason.BODY_TOO_LARGE: Problem(
+        status=413,
+        kind="body-too-large",
+        title="Body too large",
+        detail="The body has at most 65536 bytes, that of the policy 1048576.",
+    ),
+    Reason.SLOW_REQUEST: Problem(
+        status=408,
+        kind="slow-request",
+        title="Request timeout",
+        detail="The request's body did not arrive within 5 seconds.",
+    ),
+}
+ADMINISTRATION = "/admin/", "/v1/keys", "/v1/grants"
+"""What the routes of the administration begin with."""
+
 
 def _inference(
     status: HTTPStatus,
@@ -706,6 +809,8 @@ def problem_with_detail(reason: Reason, route: str) -> Problem:
 
 def problem_of(reason: Reason, route: str) -> Problem:
     """The problem of this reason on a route, which is named by its template."""
+    if route.startswith(ADMINISTRATION) and reason in _OF_ADMINISTRATION:
+        return _OF_ADMINISTRATION[reason]
     return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]
 
 

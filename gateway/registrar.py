@@ -11,6 +11,7 @@ A change that a failover could take back is not acknowledged: commands wait at t
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
@@ -19,14 +20,16 @@ from gateway.directory.edits.changes import Changes
 from gateway.model.errors import CachegateError, UnknownOutcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.audit.log import AuditLog
     from gateway.barrier import BarrierReport
-    from gateway.model.stores import FactStore, Moment
+    from gateway.model.stores import Batch, FactSnapshot, FactStore, Moment
     from gateway.model.verdicts import Change
 
 T = TypeVar("T")
+
+MAX_DIGESTED = 1_000  # records of one change: what is before it has to be read for it
 
 
 class Done(msgspec.Struct, Generic[T], frozen=True):
@@ -51,10 +54,17 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
     async def perform(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Run one operation as one transaction; it is run again when facts change meanwhile."""
         receipt = self.recorder.change(change)
+
+        digests: tuple[str, str] | None = None
+
+        async def plan(snapshot: FactSnapshot, batch: Batch) -> T:
+            nonlocal digests
+            result = await operation(Changes(snapshot, batch))
+            digests = await _digests(snapshot, batch) if change.is_digested else None
+            return result
+
         try:
-            result, moment = await self.store.transact(
-                lambda snapshot, batch: operation(Changes(snapshot, batch))
-            )
+            result, moment = await self.store.transact(plan)
         except UnknownOutcome:
             receipt.close(generation=None, result="unknown, may have been made")
             raise
@@ -64,7 +74,7 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
         except BaseException:
             receipt.close(generation=None, result="interrupted, may have been made")
             raise
-        receipt.close(generation=moment.generation, result="done")
+        receipt.close(generation=moment.generation, result="done", digests=digests)
         return Done(result, moment)
 
     async def perform_held(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
@@ -75,3 +85,24 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
         done = await self.perform(change, operation)
         await self.store.hold_by_all(done.moment)
         return done
+
+
+async def _digests(snapshot: FactSnapshot, batch: Batch) -> tuple[str, str] | None:
+    """The digests of the records that a change writes, before and after it; None where it writes none.
+
+    Each is the SHA-256 of all names and contents, with their lengths, in the order of the names. What is
+    no fact (it expires) is left out, and so is a change of more records than an operator makes by hand.
+    """
+    names = sorted(batch.facts.keys() - batch.seconds.keys())
+    if not names or len(names) > MAX_DIGESTED:
+        return None
+    before = await snapshot.read(names)
+    return _digest(names, before), _digest(names, [batch.facts[name] for name in names])
+
+
+def _digest(names: Sequence[bytes], records: Sequence[bytes | None]) -> str:
+    digest = sha256()
+    for name, record in zip(names, records, strict=True):
+        size = -1 if record is None else len(record)
+        digest.update(b"%d:%b%d:%b" % (len(name), name, size, record or b""))
+    return digest.hexdigest()

@@ -82,6 +82,7 @@ class Transfer:
 
     def __init__(self, watch: Transfers, receipt: Receipt, client: ClientEnd) -> None:
         self.cut: Ending | None = None
+        self.is_watched = True
         self.task = asyncio.current_task()
         self._watch = watch
         self._receipt = receipt
@@ -97,7 +98,7 @@ class Transfer:
 
     async def verify(self) -> None:
         """Before a step: return to go on, wait while that is unknown, or raise to end."""
-        while not self.is_certain:
+        while self.is_watched and not self.is_certain:
             await self.look()
             if self.cut is not None:
                 raise TransferCutError
@@ -210,9 +211,17 @@ class Transfers:
         self._under_way.discard(transfer)
 
     @asynccontextmanager
-    async def under_way(self, receipt: Receipt, client: ClientEnd) -> AsyncIterator[Transfer]:
-        """Watch a transfer for as long as this context lasts. A cut ends the context without an error."""
+    async def under_way(
+        self, receipt: Receipt, client: ClientEnd, *, is_watched: bool = True
+    ) -> AsyncIterator[Transfer]:
+        """Watch a transfer for as long as this context lasts. A cut ends the context without an error.
+
+        The answer to a change is not watched: its caller has to hear of it, even where it ended its own key.
+        """
         transfer = self.begin(receipt, client)
+        if not is_watched:
+            transfer.is_watched = False
+            self.end(transfer)
         try:
             yield transfer
         except TransferCutError:

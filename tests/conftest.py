@@ -430,14 +430,16 @@ class RunningGateway:
     process: subprocess.Popen[str]
     wire: Wire
     ops: Wire
+    admin: Wire
 
     @classmethod
     def start(cls, installation: Installation, workers: int, *, is_awaited: bool = True) -> RunningGateway:
         for attempt in range(PORT_ATTEMPTS):
-            port, ops_port = free_port(), free_port()
+            port, ops_port, admin_port = free_port(), free_port(), free_port()
             with (installation.folder / "serve.log").open("a") as log:
-                process = cls._spawn(installation, port, ops_port, workers, log)
-            running = cls(installation, process, Wire("127.0.0.1", port), Wire("127.0.0.1", ops_port))
+                process = cls._spawn(installation, port, ops_port, admin_port, workers, log)
+            wires = [Wire("127.0.0.1", one) for one in (port, ops_port, admin_port)]
+            running = cls(installation, process, *wires)
             if not is_awaited:
                 break
             try:
@@ -453,11 +455,11 @@ class RunningGateway:
 
     @staticmethod
     def _spawn(
-        installation: Installation, port: int, ops_port: int, workers: int, log: IO[str]
+        installation: Installation, port: int, ops_port: int, admin_port: int, workers: int, log: IO[str]
     ) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "gateway", "serve", "--host", "127.0.0.1", "--port", str(port),
-             "--ops-port", str(ops_port), "--workers", str(workers)],
+             "--ops-port", str(ops_port), "--admin-port", str(admin_port), "--workers", str(workers)],
             env=installation.variables(),
             cwd=installation.folder,
             stdout=log,

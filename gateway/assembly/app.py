@@ -1,6 +1,7 @@
-"""Builds the ASGI app around the pipeline, what answers at once, and what a worker process runs.
+"""Builds the ASGI app around the pipeline, and what answers at once.
 
-`worker_app` is called in the worker process. The pipeline itself is built in `pipeline.py`.
+`admin/worker.py` adds the administration, and is what a worker process runs. The pipeline itself is built in
+`pipeline.py`.
 """
 
 from __future__ import annotations
@@ -33,13 +34,14 @@ from gateway.model.access import WireRequest
 from gateway.model.errors import Unavailable
 from gateway.model.verdicts import Rejection
 from gateway.resource.proxied_paths import ProxiedPaths
-from gateway.server.worker import WorkerApp
 from gateway.telemetry import configure_logs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from gateway.faces.route import FaceRoute
     from gateway.middleware.routes import Declared
+    from gateway.model.routes import PublicRoute
     from gateway.server.early_refusal import EarlyRefusal
 
 
@@ -58,16 +60,21 @@ class Worker:
         of_tokens, public = token_routes(self.pipeline)
         of_questions, about_questions = question_routes(self.pipeline)
         self._endpoints += [*of_tokens, *of_questions]
+        self._forwarded = front_door_routes(self.pipeline)
         self._routes: list[Declared] = [
             *declarations(self._endpoints),
             *public,
             *about_questions,
             *hook_routes(self.pipeline),
+            *declarations(self._forwarded),  # last: at the root it matches every path
         ]
-        forwarded = front_door_routes(self.pipeline)
-        self._endpoints += forwarded
-        self._routes += declarations(forwarded)  # last: at the root it matches every path
         self._trusted_proxies = parse_trusted_networks(settings.trusted_proxies)
+
+    def add(self, endpoints: Sequence[FaceRoute], public: Sequence[PublicRoute]) -> None:
+        """Add routes to the public application, before it is made."""
+        self._endpoints += endpoints
+        own = len(self._routes) - len(self._forwarded)
+        self._routes[own:own] = [*declarations(endpoints), *public]
 
     def _checks(self, settings: Settings) -> check.Checks:
         """What the check face decides about: paths of the routes of this very worker."""
@@ -85,17 +92,27 @@ class Worker:
             async with self.pipeline.running():
                 yield
 
-        guard = Middleware(
+        in_front = [Middleware(HealthMiddleware)] if self.pipeline.links is not None else []
+        return Starlette(
+            routes=[*self._endpoints, *self._forwarded],
+            middleware=[*in_front, self._guard(self._routes)],
+            lifespan=lifespan,
+        )
+
+    def app_of(self, endpoints: Sequence[FaceRoute], public: Sequence[PublicRoute]) -> Starlette:
+        """A further app over the same pipeline, for a listener of its own: these routes and no others."""
+        return Starlette(routes=endpoints, middleware=[self._guard([*declarations(endpoints), *public])])
+
+    def _guard(self, routes: Sequence[Declared]) -> Middleware:
+        return Middleware(
             ChokePoint,
             guard=self.pipeline.guard,
-            routes=self._routes,
+            routes=routes,
             clock=self.pipeline.clock,
             telemetry=self.pipeline.telemetry,
             transfers=self.pipeline.transfers,
             trusted_proxies=self._trusted_proxies,
         )
-        in_front = [Middleware(HealthMiddleware)] if self.pipeline.links is not None else []
-        return Starlette(routes=self._endpoints, middleware=[*in_front, guard], lifespan=lifespan)
 
     def at_once(self) -> SynchronousCore:
         """What answers without waiting."""
@@ -132,21 +149,14 @@ class Worker:
 
 
 def worker_argument(settings: Settings, redis_url: str) -> Any:
-    """The argument for `worker_app`, in JSON's types: it is sent to another process."""
+    """The argument of a worker process, in JSON's types: it is sent to another process."""
     return msgspec.to_builtins((settings, redis_url), enc_hook=str)  # the only other type is Path
 
 
-def worker_app(argument: Any) -> WorkerApp:
-    """What a worker process runs; called in it with the settings and the URL of the Redis server."""
+def parse_argument(argument: Any) -> tuple[Settings, str]:
+    """The settings and the URL of the Redis server, in the worker process; its logs are set up."""
     configure_logs(is_terminal=sys.stderr.isatty())
-    settings, redis_url = msgspec.convert(argument, tuple[Settings, str], dec_hook=_path)
-    worker = Worker(settings, redis_url)
-    return WorkerApp(
-        app=worker.app(),
-        report=worker.pipeline.report,
-        on_refused=worker.refused_early,
-        at_once=worker.at_once(),
-    )
+    return msgspec.convert(argument, tuple[Settings, str], dec_hook=_path)
 
 
 def _path(kind: type, text: str) -> Path:

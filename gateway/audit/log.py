@@ -312,7 +312,14 @@ class AuditLog:
             ]
         )
 
-    def _close_change(self, change_id: str, change: Change, generation: int | None, result: str) -> None:
+    def _close_change(
+        self,
+        change_id: str,
+        change: Change,
+        generation: int | None,
+        result: str,
+        digests: tuple[str, str] | None = None,
+    ) -> None:
         now, links = self._ready()
         record = ChangeOutcomeRecord(
             **self._writer.envelopes.members(now, links),
@@ -322,5 +329,7 @@ class AuditLog:
             key_id=change.key_id,
             generation=generation,
             result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
+            before=digests[0] if digests else None,
+            after=digests[1] if digests else None,
         )
         self._writer.append(encode(record), now)

@@ -72,6 +72,7 @@ class ResourcePart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, fo
     file: str | None = None
     md5: str | None = None
     sha256: str | None = None
+    subject: str | None = None  # what is administered, by its id
 
 
 class RequestPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, forbid_unknown_fields=True):
@@ -181,6 +182,8 @@ class ChangeOutcomeRecord(
     key_id: str | None = None
     generation: int | None = None
     result: str
+    before: str | None = None  # SHA-256 of the records that it wrote, as they were, and as they are
+    after: str | None = None
 
 
 class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="summary"):

@@ -145,6 +145,7 @@ def named_member(resource: Resource | None, model: str | None, secrets: RequestS
         package=_clean(resource.package, secrets),
         file=_clean(resource.file, secrets),
         md5=clean_digits(resource.md5, secrets),
+        subject=_clean(resource.subject, secrets),
     )
     return b',"resource":' + encode(part)
 

@@ -6,7 +6,6 @@ moment. It names other tenants' rules, so it is for operators.
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,18 +16,15 @@ from gateway.audit.record import DecisionRecord
 from gateway.cli.audit.sources import Sources, searched_note
 from gateway.cli.distrust import Warnings
 from gateway.cli.perform import in_session
-from gateway.model.access import ALLOWABLE, Action
+from gateway.model.access import ALLOWABLE
 from gateway.model.errors import BadNameError, CachegateError, Conflict
-from gateway.model.names import parse_file_handle, parse_key_id, parse_model_id, parse_package_id
-from gateway.operations.explain.answer import AccessAnswer, AccessQuestion, work_out
+from gateway.operations.explain.answer import AccessAnswer, AccessQuestion, parse_question, work_out
 from gateway.operations.explain.record import find_outcome, plain_record, question_again, record_rows
 from gateway.terminal.console import AsJson, Note, Table, show
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from gateway.audit.record import OutcomeRecord
-
-EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER, *ALLOWABLE)
 
 
 def explain(
@@ -76,39 +72,6 @@ def explain(
     answer = in_session(lambda session: work_out(session, question))
     title = f"{question.action} of {_named(question)} by {question.key_id}"
     show(answer.as_json(), [_table(title, answer)], as_json=as_json, is_yes=answer.is_yes)
-
-
-def parse_question(
-    *,
-    key_id: str,
-    model: str | None,
-    package: str | None,
-    file: str | None,
-    action: str,
-    address: str | None = None,
-) -> AccessQuestion:
-    """The parsed question. Raises `BadNameError`."""
-    if action not in EXPLAINABLE:
-        raise BadNameError(f"{action!r} is not an action: expected one of {', '.join(EXPLAINABLE)}")
-    if (model is None) != (action in ALLOWABLE) or (model is None and package is not None):
-        raise BadNameError("what workflows do is no action on a model: name a --model, or such an --action")
-    if file is not None and package is None:
-        raise BadNameError("a file is a file of a package: name the --package as well")
-    return AccessQuestion(
-        key_id=parse_key_id(key_id),
-        model=None if model is None else parse_model_id(model),
-        package=None if package is None else parse_package_id(package),
-        file=None if file is None else parse_file_handle(file),
-        action=Action(action),
-        address=None if address is None else _parse_address(address),
-    )
-
-
-def _parse_address(text: str) -> str:
-    try:
-        return str(ip_address(text))
-    except ValueError as error:
-        raise BadNameError(f"{text!r} is not an IP address") from error
 
 
 def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) -> None:

@@ -9,8 +9,10 @@ import typer
 
 from gateway.cli.perform import Force, NoWait, in_session, perform
 from gateway.cli.periods import PERIOD_COLUMNS, Expires, NotBefore, has_period, parse_period, period_cells
+from gateway.cli.remote import find_gateway, grant_view, show_made
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
+from gateway.model.moments import when
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
 from gateway.operations.listings import list_grants
 from gateway.terminal.console import AsJson, Table, show
@@ -44,6 +46,21 @@ def add(
 
     Adding a grant again with other times moves them; without --expires it has no end.
     """
+    if (gateway := find_gateway()) is not None:
+        asked = parse_period(expires, not_before)
+        body = {
+            "tenant": parse_tenant_id(tenant),
+            "packages": list(packages or ()),
+            "actions": list(actions or ["read"]),
+            "not_before": None if asked.not_before is None else when(asked.not_before),
+            "expires_at": None if asked.expires_at is None else when(asked.expires_at),
+        }
+        targets = [("model", str(parse_pattern(one))) for one in models or ()]
+        targets += [("group", str(parse_group_name(one))) for one in groups or ()]
+        for kind, target in targets:
+            made = gateway.change("POST", "/grants", {**body, kind: target}, wait=not no_wait)
+            show_made(made, no_wait=no_wait, as_json=as_json, named="grant", tenant=tenant)
+        return
     named = tenant, models, groups, packages, actions or ["read"]
     asked = parse_period(expires, not_before)
     edit = partial(add_grants, not_before=asked.not_before, expires_at=asked.expires_at, now=asked.now)
@@ -116,7 +133,10 @@ def list_(
 ) -> None:
     """List grants."""
     only = parse_tenant_id(tenant) if tenant else None
-    grants = in_session(lambda session: list_grants(session, only))
+    if (gateway := find_gateway()) is not None:
+        grants = [*map(grant_view, gateway.each("/grants", **({} if only is None else {"tenant": only})))]
+    else:
+        grants = in_session(lambda session: list_grants(session, only))
     has_times = any(map(has_period, grants))
     rows = [
         (

@@ -14,6 +14,7 @@ from msgspec import UNSET
 from msgspec.structs import asdict
 
 from gateway.adapters.clock import SystemClock
+from gateway.cli import remote
 from gateway.cli.perform import (
     NoWait,
     barrier_document,
@@ -23,6 +24,7 @@ from gateway.cli.perform import (
     perform,
     show_change,
 )
+from gateway.cli.remote import find_gateway, refuse_options, show_made
 from gateway.directory.edits import keys as edits
 from gateway.identity.new_keys import (
     MAX_OPAQUE_CHARACTERS,
@@ -35,10 +37,11 @@ from gateway.identity.new_keys import (
 )
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
-from gateway.model.facts import KeyKind
+from gateway.model.facts import KeyKind, Role
 from gateway.model.key_changes import KeyChange
 from gateway.model.moments import when
 from gateway.model.names import parse_key_id, parse_tenant_id
+from gateway.model.roles import KIND_OF_ROLE
 from gateway.operations.keys.found import MAX_LIST_BYTES, WHY, identify, parse_found
 from gateway.operations.keys.making import Made, add_key, create_key, rotate_key
 from gateway.operations.keys.revoking import FOUND_REASON, parse_reason, revoke_found, revoke_of_tenant
@@ -49,6 +52,7 @@ from gateway.terminal.console import AsJson, Line, Note, Table, show, showing_ke
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from gateway.adapters.admin_client import AdminClient
     from gateway.directory.edits.effect import Effect
     from gateway.model.names import KeyId
     from gateway.operations.keys.revoking import Revocations, RevokedKey
@@ -63,6 +67,10 @@ commands = typer.Typer(
 KeyArgument = Annotated[str, typer.Argument(metavar="KEY_ID", help="The key's id, as `keys list` shows it.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Whose key it is.")]
 OfAdmin = Annotated[bool, typer.Option("--admin", help="An admin key: it administers and reads no content.")]
+OfRole = Annotated[
+    Role | None,
+    typer.Option(help="What it administers by; without one, an admin key is an owner's, and others do not."),
+]
 Name = Annotated[str, typer.Option(help="A name for people.")]
 Expires = Annotated[str | None, typer.Option(help="When it ends: 30d, 12h, or 2030-01-31T12:00:00Z.")]
 NotBefore = Annotated[str | None, typer.Option(help="When it begins: a duration from now, or a time.")]
@@ -84,18 +92,22 @@ class _Wishes(msgspec.Struct, frozen=True):
     scopes: list[str] | None
     networks: list[str] | None
     is_decoy: bool = False
+    role: Role | None = None
 
     def order(self, now: float) -> KeyOrder:
         """Parse the options, with times relative to `now`."""
-        if self.is_admin == (self.tenant is not None):
+        kind = KeyKind.TENANT if self.role is None else KIND_OF_ROLE[self.role]
+        is_admin = self.is_admin or kind is KeyKind.ADMIN
+        if is_admin == (self.tenant is not None):
             raise BadNameError("say whose key it is: --tenant T, or --admin for an admin key")
-        kind = KeyKind.ADMIN if self.is_admin else KeyKind.TENANT
+        kind = KeyKind.ADMIN if is_admin else KeyKind.TENANT
         return KeyOrder(
             now=now,
             kind=kind,
             tenant=None if self.tenant is None else parse_tenant_id(self.tenant),
             name=self.name,
-            scopes=parse_scopes(self.scopes, kind) if self.scopes else None,
+            role=self.role,
+            scopes=parse_scopes(self.scopes, kind, self.role) if self.scopes else None,
             networks=parse_networks(self.networks or ()),
             not_before=parse_moment(self.not_before, now) if self.not_before else None,
             expires_at=parse_moment(self.expires, now) if self.expires else None,
@@ -107,6 +119,7 @@ class _Wishes(msgspec.Struct, frozen=True):
 def create(
     tenant: OfTenant = None,
     admin: OfAdmin = False,
+    role: OfRole = None,
     name: Name = "",
     expires: Expires = None,
     not_before: NotBefore = None,
@@ -122,11 +135,31 @@ def create(
 
     Example: cachegate keys create --tenant acme --name ci --expires 90d --scopes discover read > key
     """
-    wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks, decoy)
+    wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks, decoy, role)
+    if (gateway := find_gateway()) is not None:
+        refuse_options("keys create", {"--decoy": decoy})
+        _create_through(gateway, wishes, no_wait=no_wait, as_json=as_json)
+        return
     _show_new(
         in_session(lambda session: create_key(session, wishes.order(session.clock.now()), wait=not no_wait)),
         as_json=as_json,
     )
+
+
+def _create_through(gateway: AdminClient, wishes: _Wishes, *, no_wait: bool, as_json: bool) -> None:
+    """Create a key through a running gateway."""
+    order = wishes.order(SystemClock().now())
+    body = {
+        "tenant": order.tenant,
+        "role": None if order.role is None else order.role.value,
+        "name": order.name,
+        "scopes": None if order.scopes is None else sorted(order.scopes),
+        "networks": list(order.networks),
+        "not_before": when(order.not_before) if order.not_before is not None else None,
+        "expires_at": when(order.expires_at) if order.expires_at is not None else None,
+    }
+    made = gateway.change("POST", "/keys", body, wait=not no_wait)
+    show_made(made, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("import")
@@ -195,6 +228,11 @@ def revoke(
     if dry_run and found is None:
         raise BadNameError("--dry-run is for --found: without it there is nothing to find out")
     why, wait = parse_reason(reason), not no_wait
+    if (gateway := find_gateway()) is not None:
+        refuse_options("keys revoke", {"--tenant": tenant, "--found": found, "--reason": reason})
+        gone = gateway.change("POST", f"/keys/{parse_key_id(key_id or '')}/revoke", None, wait=wait)
+        show_made(gone, no_wait=no_wait, as_json=as_json)
+        return
     if key_id is not None:
         parsed = parse_key_id(key_id)
         perform(
@@ -236,6 +274,12 @@ def rotate(
     parsed, overlap_seconds = parse_key_id(key_id), parse_duration(overlap)
     if overlap_seconds > edits.MAX_OVERLAP_SECONDS:
         raise BadNameError(f"--overlap {overlap}: expected 0s to 30d")
+    if (gateway := find_gateway()) is not None:
+        ends = parse_moment(expires, SystemClock().now()) if expires else None
+        body = {"overlap_seconds": overlap_seconds, "expires_at": None if ends is None else when(ends)}
+        made = gateway.change("POST", f"/keys/{parsed}/rotate", body, wait=not no_wait)
+        show_made(made, no_wait=no_wait, as_json=as_json, replaces=parsed)
+        return
 
     async def work(session: OperatorSession) -> Made:
         ends_at = parse_moment(expires, session.clock.now()) if expires else None
@@ -344,7 +388,11 @@ def list_(
     """
     only = parse_tenant_id(tenant) if tenant else None
     last = parse_key_id(after) if after else None
-    keys = in_session(lambda session: list_keys(session, only, state=state, after=last, limit=limit))
+    if (gateway := find_gateway()) is not None:
+        refuse_options("keys list", {"--state": state, "--limit": limit, "--after": after})
+        keys = [*map(remote.key_view, gateway.each("/keys", **({} if only is None else {"tenant": only})))]
+    else:
+        keys = in_session(lambda session: list_keys(session, only, state=state, after=last, limit=limit))
     rows = (
         (
             key.key_id,
@@ -374,7 +422,11 @@ def show_(key_id: KeyArgument, as_json: AsJson = False) -> None:
     Example: cachegate keys show key_R4bDt3yWK8gu
     """
     parsed = parse_key_id(key_id)
-    _show_key(in_session(lambda session: find_key(session, parsed)), as_json=as_json)
+    if (gateway := find_gateway()) is not None:
+        key = remote.key_view(gateway.get(f"/keys/{parsed}"))
+    else:
+        key = in_session(lambda session: find_key(session, parsed))
+    _show_key(key, as_json=as_json)
 
 
 @commands.command("identify")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from gateway.cli.remote import LOCAL, find_gateway
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import UnknownName
 from gateway.operations.known_names import find_nearest, with_nearest
@@ -35,6 +36,8 @@ Force = Annotated[bool, typer.Option("--force", help="Also change what the polic
 
 def in_session(work: Callable[[OperatorSession], Awaitable[T]]) -> T:
     """Open a session with the settings, run `work` in it, close it."""
+    if find_gateway() is not None:
+        say(LOCAL, style="yellow")
 
     async def run() -> T:
         async with open_session(load_settings()) as session:

@@ -45,6 +45,12 @@ def serve(
         str, typer.Option(help="Address of /healthz, /readyz and /metrics; not for clients.")
     ] = "127.0.0.1",
     ops_port: Annotated[int, typer.Option(min=0, max=65535, help="Their port.")] = 9090,
+    admin_host: Annotated[
+        str | None, typer.Option(help="Address of the admin API (CACHEGATE_ADMIN_HOST, 127.0.0.1).")
+    ] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Its port (CACHEGATE_ADMIN_PORT, 9091).")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=MAX_WORKERS, help="Worker processes.")] = 1,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C; then finish what is under way and stop."""
@@ -55,12 +61,14 @@ def serve(
     with server as url, _watched(server):
         asyncio.run(_prepare(settings))
         plan = ServePlan(
-            factory="gateway.assembly.app:worker_app",
+            factory="gateway.admin.worker:worker_app",
             argument=worker_argument(settings, url),
             host=host,
             port=port,
             ops_host=ops_host,
             ops_port=ops_port,
+            admin_host=admin_host or settings.admin_host,
+            admin_port=None if settings.admin_public else _chosen(admin_port, settings.admin_port),
             workers=workers,
             grace_seconds=settings.grace_seconds,
             stall_seconds=settings.stall_seconds,
@@ -72,6 +80,10 @@ def serve(
         supervise(
             plan, _ops_app, partial(_announce, scheme=scheme, has_tokens=settings.public_url is not None)
         )
+
+
+def _chosen(port: int | None, default: int) -> int:
+    return default if port is None else port
 
 
 def _tls(settings: Settings) -> TlsFiles | None:
@@ -122,5 +134,8 @@ def _announce(supervisor: Supervisor, *, scheme: str, has_tokens: bool) -> None:
     ops_host, ops_port = supervisor.ops_address
     ops = f"http://{ops_host}:{ops_port}"
     say(f"Cachegate serves on {scheme}://{host}:{port} (ops on {ops}). Ctrl-C stops it.")
+    if supervisor.admin_address is not None:
+        admin_host, admin_port = supervisor.admin_address
+        say(f"The admin API is on {scheme}://{admin_host}:{admin_port}/admin/v1.")
     if not has_tokens:
         say("There is no /v1/token: CACHEGATE_PUBLIC_URL, by which access tokens are issued, is unset.")

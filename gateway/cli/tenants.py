@@ -11,6 +11,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.cli import removal
 from gateway.cli.perform import Force, NoWait, in_session, perform
 from gateway.cli.periods import period_cells
+from gateway.cli.remote import find_gateway, show_made, tenant_view
 from gateway.directory.edits.tenants import (
     create_tenant,
     resume_tenant,
@@ -53,6 +54,11 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a tenant. It owns nothing and has no key yet."""
+    if (gateway := find_gateway()) is not None:
+        body = {"id": parse_tenant_id(tenant), "name": name or tenant}
+        made = gateway.change("POST", "/tenants", body, wait=not no_wait)
+        show_made(made, no_wait=no_wait, as_json=as_json, named="tenant")
+        return
     edit = partial(create_tenant, name=name or tenant, now=SystemClock().now())
     _perform("tenants.create", tenant, edit, no_wait=no_wait, as_json=as_json)
 
@@ -60,6 +66,11 @@ def create(
 @commands.command("suspend")
 def suspend(tenant: TenantArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Refuse all keys of a tenant, at once, whatever the policy folder says. Its facts stay."""
+    if (gateway := find_gateway()) is not None:
+        path = f"/tenants/{parse_tenant_id(tenant)}/suspend"
+        done = gateway.change("POST", path, None, wait=not no_wait)
+        show_made(done, no_wait=no_wait, as_json=as_json, named="tenant")
+        return
     _perform("tenants.suspend", tenant, suspend_tenant, no_wait=no_wait, as_json=as_json)
 
 
@@ -68,6 +79,11 @@ def resume(
     tenant: TenantArgument, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
 ) -> None:
     """Accept a suspended tenant's keys again."""
+    if (gateway := find_gateway()) is not None and not force:
+        path = f"/tenants/{parse_tenant_id(tenant)}/resume"
+        done = gateway.change("POST", path, None, wait=not no_wait)
+        show_made(done, no_wait=no_wait, as_json=as_json, named="tenant")
+        return
     _perform("tenants.resume", tenant, partial(resume_tenant, force=force), no_wait=no_wait, as_json=as_json)
 
 
@@ -166,7 +182,10 @@ def _perform(
 @commands.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List all tenants."""
-    tenants = in_session(list_tenants)
+    if (gateway := find_gateway()) is not None:
+        tenants = [*map(tenant_view, gateway.each("/tenants"))]
+    else:
+        tenants = in_session(list_tenants)
     rows = (
         (one.tenant, one.name, one.state, without_redis(one.degraded_seconds), one.created_at, one.source)
         for one in tenants

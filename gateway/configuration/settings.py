@@ -267,6 +267,16 @@ class Settings:
         (),
         "none",
     )
+    admin_host: str = _setting(
+        "Address of the admin API's own listener, which the workers serve.", read_text, "127.0.0.1"
+    )
+    admin_port: int = _setting("Its port; 0 takes a free one.", read_number(0, 65_535), 9091)
+    admin_public: bool = _setting(
+        "`on` or `off`: whether the admin API answers on the public listener instead of one of its own.",
+        read_switch,
+        False,
+        "off",
+    )
     tls_certificate: Path | None = _setting(
         "Certificate chain in PEM for TLS on the public socket, with `tls_key`. Files then go out by "
         "chunks: the kernel cannot encrypt what it sends by itself.",

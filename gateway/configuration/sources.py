@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gateway.configuration.settings import CHECKOUT_POLICIES, PACKAGED_POLICIES, PREFIX, Settings, variable
-from gateway.configuration.values import read_path
+from gateway.configuration.values import read_path, read_url
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import Distrusted, read_trusted, refusal_of, refuse
 
@@ -27,8 +27,8 @@ _TOO_LARGE = 10**18  # no setting is a number of so many digits, and Python refu
 
 OTHER_VARIABLES = {
     "CACHEGATE_CONFIG": "The settings file.",
-    "CACHEGATE_URL": "Kept for commands that go through a running gateway.",
-    "CACHEGATE_ADMIN_KEY": "Kept for commands that go through a running gateway.",
+    "CACHEGATE_URL": "The admin API that commands go through, such as http://127.0.0.1:9091.",
+    "CACHEGATE_ADMIN_KEY": "The administering key with which they do.",
 }
 """Variables that are ours but no setting of this release; any other CACHEGATE_ name is a typing error."""
 
@@ -69,6 +69,26 @@ def load_settings(
     settings = Settings(**values)
     _refuse_contradictions(settings)
     return settings
+
+
+def load_gateway(environment: Mapping[str, str] | None = None) -> tuple[str, str] | None:
+    """The URL and the key of the gateway that commands go through; None where they work on the state folder.
+
+    Raises `Misconfigured` for one without the other.
+    """
+    env = os.environ if environment is None else environment  # noqa: TID251 -- the one reader
+    url, key = env.get("CACHEGATE_URL", ""), env.get("CACHEGATE_ADMIN_KEY", "")
+    if not url and not key:
+        return None
+    if not url or not key:
+        missing, there = (
+            ("CACHEGATE_ADMIN_KEY", "CACHEGATE_URL") if url else ("CACHEGATE_URL", "CACHEGATE_ADMIN_KEY")
+        )
+        raise Misconfigured(missing, f"is not set, and {there} is: commands go through a gateway with both")
+    try:
+        return read_url(url), key
+    except ValueError as error:
+        raise Misconfigured("CACHEGATE_URL", str(error)) from error
 
 
 def _from_environment(env: Mapping[str, str], known: Mapping[str, Any]) -> list[tuple[str, str, str]]:

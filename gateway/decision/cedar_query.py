@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.decision.entities import (
+    ADMINISTRATION,
+    ADMINISTRATION_ENTITY,
     CATALOGUE,
     CATALOGUE_ENTITY,
     cedar_uid,
@@ -19,7 +21,7 @@ from gateway.decision.entities import (
     principal_uid,
     tenant_entity,
 )
-from gateway.model.access import ALLOWABLE, Action, ResourceKind
+from gateway.model.access import ADMINISTRATIVE, ALLOWABLE, Action, ResourceKind
 from gateway.model.errors import Reason
 from gateway.model.facts import Standing
 from gateway.model.verdicts import Denied
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
 
 ABOUT_ITSELF = frozenset({Action.IDENTIFY, Action.EXCHANGE, Action.INTROSPECT, Action.ASK})
 """What a caller does with its own credential, and with no model. What it asks about is decided apart."""
+
+ABOUT_TENANT = ADMINISTRATIVE.union(ALLOWABLE)
+ABOUT_CONTENT = frozenset({Action.DISCOVER, Action.READ, Action.INFER})
 
 CONTENT_KINDS = frozenset({ResourceKind.MODEL, ResourceKind.PACKAGE, ResourceKind.FILE})
 
@@ -51,6 +56,7 @@ class CedarQuery(msgspec.Struct, frozen=True, kw_only=True):
     entities: dict[Uid, Entity]
     covers: tuple[str, ...] = ()
     package: PackageId | None = None
+    names_role: bool = False  # whether the caller's role is part of it
 
 
 def question_of(access: Access, facts: Facts) -> CedarQuery | Denied:
@@ -63,20 +69,29 @@ def question_of(access: Access, facts: Facts) -> CedarQuery | Denied:
 
 
 def _question(access: Access, facts: Facts) -> CedarQuery | Denied:
+    if access.resource.kind not in CONTENT_KINDS:
+        return _question_without_model(access) or denied(
+            access, facts, Reason.MISSING_ACTION, may_discover=True
+        )
+    if access.action not in ABOUT_CONTENT:
+        return denied(access, facts, Reason.NOT_PERMITTED)
+    return _content_question(access, facts)
+
+
+def _question_without_model(access: Access) -> CedarQuery | None:
+    """The query about something else than content; None where the action is not one on such a thing."""
     kind, action = access.resource.kind, access.action
-    match kind, action:
-        case ResourceKind.SELF, _ if action in ABOUT_ITSELF:
+    match kind:
+        case ResourceKind.SELF if action in ABOUT_ITSELF:
             return _about_itself(access)
-        case ResourceKind.CATALOGUE, Action.DISCOVER:
+        case ResourceKind.CATALOGUE if action is Action.DISCOVER:
             return _about_catalogue(access)
-        case ResourceKind.TENANT, _ if action in ALLOWABLE and access.principal.tenant is not None:
+        case ResourceKind.TENANT if action in ABOUT_TENANT and access.principal.tenant is not None:
             return _about_tenant(access)
-        case ((ResourceKind.SELF | ResourceKind.CATALOGUE | ResourceKind.TENANT), _):
-            return denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
-        case _ if action in ABOUT_ITSELF or action in ALLOWABLE:
-            return denied(access, facts, Reason.NOT_PERMITTED)
+        case ResourceKind.ADMINISTRATION if action in ADMINISTRATIVE:
+            return _about_administration(access)
         case _:
-            return _content_question(access, facts)
+            return None
 
 
 def _content_question(access: Access, facts: Facts) -> CedarQuery | Denied:
@@ -112,14 +127,26 @@ def _about_catalogue(access: Access) -> CedarQuery:
     )
 
 
+def _about_administration(access: Access) -> CedarQuery:
+    """Whether the caller may administer the gateway in this way, whatever it is about."""
+    return CedarQuery(
+        principal=principal_uid(access.principal),
+        actions=(access.action,),
+        resources=(ADMINISTRATION,),
+        entities={ADMINISTRATION: ADMINISTRATION_ENTITY},
+        names_role=True,
+    )
+
+
 def _about_tenant(access: Access) -> CedarQuery:
-    """Whether the caller's workflows may do this."""
+    """Whether the caller's workflows may do this, or the caller may administer its tenant in this way."""
     tenant, entity = tenant_entity(access.principal)
     return CedarQuery(
         principal=principal_uid(access.principal),
         actions=(access.action,),
         resources=(tenant,),
         entities={tenant: entity},
+        names_role=access.action in ADMINISTRATIVE,
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.decision.grant_index import GrantSlice, group_id, pair_id, pattern_id
 from gateway.model.access import Action, Principal
-from gateway.model.facts import KeyKind, Scope, Standing, Visibility
+from gateway.model.facts import KeyKind, Role, Scope, Standing, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, PackageId, TenantId, ancestors
 
 if TYPE_CHECKING:
@@ -26,6 +26,12 @@ Entity = dict[str, Any]
 """An entity in Cedar's JSON form."""
 
 CATALOGUE: Uid = ("Catalogue", "models")
+ADMINISTRATION: Uid = ("Administration", "gateway")
+ADMINISTRATION_ENTITY: Entity = {
+    "uid": {"type": "Administration", "id": "gateway"},
+    "attrs": {},
+    "parents": [],
+}
 CATALOGUE_ENTITY: Entity = {"uid": {"type": "Catalogue", "id": "models"}, "attrs": {}, "parents": []}
 
 
@@ -34,10 +40,15 @@ def principal_uid(principal: Principal) -> Uid:
     return ("Admin" if principal.kind is KeyKind.ADMIN else "ApiKey", principal.key_id)
 
 
-def principal_entity(principal: Principal, grants: GrantSlice) -> Entity:
-    """A caller with its scopes and, for a tenant's key, the grants relevant to the query."""
+def principal_entity(principal: Principal, grants: GrantSlice, *, with_role: bool = False) -> Entity:
+    """A caller with its scopes and, for a tenant's key, the grants relevant to the query.
+
+    Only queries about administration have the role: a schema from before there were roles knows none.
+    """
     kind, key_id = principal_uid(principal)
     attributes: dict[str, Any] = {"scopes": sorted(principal.scopes)}
+    if with_role and principal.role is not None:
+        attributes["role"] = principal.role.value
     parents: list[dict[str, str]] = []
     if principal.kind is KeyKind.TENANT:
         if principal.tenant is None:
@@ -132,12 +143,14 @@ def sample_entities() -> list[Entity]:
             tenant=TenantId("a") if kind is KeyKind.TENANT else None,
             scopes=frozenset(Scope),
             expires_at=None,
+            role=role,
             allows=(Action.CUSTOM_PYTHON,),
         )
-        for kind in (KeyKind.TENANT, KeyKind.ADMIN)
+        for kind, role in ((KeyKind.TENANT, Role.TENANT_ADMIN), (KeyKind.ADMIN, Role.OWNER))
     )
     standing = Standing(owner=TenantId("a"), visibility=Visibility.PUBLIC, groups=frozenset({GroupName("g")}))
-    entities = [principal_entity(key, grants), principal_entity(admin, grants), CATALOGUE_ENTITY]
+    entities = [principal_entity(one, grants, with_role=True) for one in (key, admin)]
+    entities += [CATALOGUE_ENTITY, ADMINISTRATION_ENTITY]
     entities.append(tenant_entity(key)[1])
     for package in (None, PackageId("p")):
         for name, stands_for in ((ModelId("a/b"), None), (ModelId("a/alias"), ModelId("a/b"))):

@@ -16,6 +16,7 @@ import msgspec
 
 from gateway.decision import cedar, source
 from gateway.decision.entities import sample_entities
+from gateway.model.access import ADMINISTRATIVE
 from gateway.model.errors import Misconfigured
 from gateway.model.facts import PolicySet
 from gateway.model.trusted_files import read_trusted, refusal_of, refuse, verify_trusted_folder
@@ -29,7 +30,15 @@ if TYPE_CHECKING:
 SCHEMA_FILE = "schema.cedarschema"
 SOURCE = "policies"  # the source that the facts of a folder name
 _CONTENT = [(action, kind) for action in ("discover", "read", "infer") for kind in ("Model", "Package")]
-_ASKED = (*_CONTENT, ("list", "Catalogue"), ("identify", "ApiKey"), ("identify", "Admin"))
+_ADMINISTRATION = [
+    (action, kind) for action in sorted(ADMINISTRATIVE) for kind in ("Administration", "Tenant")
+]
+_ASKED = (
+    *_CONTENT,
+    ("list", "Catalogue"),
+    *(("identify", "ApiKey"), ("identify", "Admin")),
+    *_ADMINISTRATION,
+)
 """The actions and resources that the gateway asks about; a schema without one would always deny it."""
 
 MAX_FILE_BYTES = (

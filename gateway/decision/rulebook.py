@@ -18,7 +18,14 @@ from gateway.decision import cedar
 from gateway.decision.cedar_query import CONTENT_KINDS, CedarQuery, denied, question_of, request_of
 from gateway.decision.entities import model_covers, principal_entity
 from gateway.decision.grant_index import GrantIndex
-from gateway.model.access import ALLOWABLE, Action, ResourceKind
+from gateway.model.access import (
+    ADMINISTRATIVE,
+    ADMINISTRATIVE_CHANGES,
+    ADMINISTRATIVE_READS,
+    ALLOWABLE,
+    Action,
+    ResourceKind,
+)
 from gateway.model.bounded_memory import BoundedMemory
 from gateway.model.errors import Reason
 from gateway.model.facts import KeyKind, Scope
@@ -43,6 +50,9 @@ INDEX_BYTES = 700  # of one tenant's index, beside its grants
 MAX_NAMED = 100  # rules, and grants, that a verdict names: all are written into the record of each such read
 MAX_BATCH = 100  # a larger batch costs no less per query, and would block the event loop longer
 
+_WITHOUT_MODEL = frozenset({ResourceKind.TENANT, ResourceKind.ADMINISTRATION})
+"""What a token that is narrowed to a model cannot be used for."""
+
 VIA_OWNER = "owner"
 VIA_PUBLIC = "public"
 VIA_GRANT = "grant"
@@ -53,6 +63,8 @@ _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
     Action.READ: frozenset({Scope.READ}),
     Action.INFER: frozenset({Scope.INFER}),
     **dict.fromkeys(ALLOWABLE, frozenset({Scope.INFER})),
+    **dict.fromkeys(ADMINISTRATIVE_READS, frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE})),
+    **dict.fromkeys(ADMINISTRATIVE_CHANGES, frozenset({Scope.KEYS_MANAGE})),
 }
 
 _REQUIRED_SCOPES: Mapping[Action, Scope] = {
@@ -210,7 +222,8 @@ class Rulebook:
         covers = dict.fromkeys(cover for put in batch for cover in put.question.covers)
         packages = {put.question.package for put in batch if put.question.package is not None}
         grants = self._index_of(first.access.principal, first.facts).slice(covers, packages)
-        caller = principal_entity(first.access.principal, grants)
+        names_role = first.question.names_role
+        caller = principal_entity(first.access.principal, grants, with_role=names_role)
         return msgspec.json.encode([caller, *shared.values()]).decode()
 
     def _verdict(self, put: _Put, by_action: Answers) -> Verdict:
@@ -220,8 +233,8 @@ class Rulebook:
         wanted = by_action[0]
         if _is_beyond_token(access, facts):  # found out only now: it takes the same work as the rest (I3)
             return denied(access, facts, Reason.NOT_PERMITTED)
-        if access.principal.only is not None and access.resource.kind is ResourceKind.TENANT:
-            # What a workflow does beside running models reaches all that the tenant has there.
+        if access.principal.only is not None and access.resource.kind in _WITHOUT_MODEL:
+            # Administration is about more than a model, and so is what a workflow does beside running one.
             return denied(access, facts, Reason.MISSING_ACTION, may_discover=True)
         if any(answer.has_failed for answer in everything):
             failed = [answer for answer in everything if answer.has_failed]
@@ -314,6 +327,7 @@ def _fits(
         len(batch) < MAX_BATCH
         and facts.policy is first.facts.policy
         and facts.grants is first.facts.grants
+        and question.names_role == first.question.names_role
         and access.principal == first.access.principal
         and all(shared.get(uid, entity) == entity for uid, entity in question.entities.items())
     )
@@ -330,8 +344,8 @@ def _is_beyond_token(access: Access, facts: Facts) -> bool:
 def _why_not(access: Access) -> Reason:
     """The reason for a caller that may discover the resource: a missing scope, or a missing right."""
     allowing = _SCOPES_THAT_ALLOW.get(access.action)
-    is_content_key = access.principal.kind is KeyKind.TENANT
-    if allowing is not None and not (is_content_key and allowing & access.principal.scopes):
+    may_have_scope = access.principal.kind is KeyKind.TENANT or access.action in ADMINISTRATIVE
+    if allowing is not None and not (may_have_scope and allowing & access.principal.scopes):
         return Reason.MISSING_SCOPE
     return Reason.MISSING_ACTION
 

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind
 from gateway.model.errors import BadNameError
-from gateway.model.facts import Facts, Grant, KeyKind, ModelRule, PolicySet, Scope
+from gateway.model.facts import Facts, Grant, KeyKind, ModelRule, PolicySet, Role, Scope
 from gateway.model.names import (
     KeyId,
     TenantId,
@@ -55,7 +55,8 @@ class CaseQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     model: str | None = None
     package: str | None = None
     file: str | None = None
-    what: str | None = None  # self, catalogue or tenant
+    what: str | None = None  # self, catalogue, tenant or administration
+    role: str | None = None  # of an administering key; an admin key without one is an owner's
     at: datetime | None = None  # needed where a grant or a publication of the file begins or ends
 
 
@@ -124,6 +125,12 @@ def _in_state(tenant: WorldTenant | None, state: PeriodState, now: float) -> tup
     return tuple(grant for grant in grants if grant.state_at(now) is state)
 
 
+def _role(question: CaseQuestion) -> Role | None:
+    if question.role is not None:
+        return _member(Role, question.role)
+    return Role.OWNER if question.tenant is None else None
+
+
 def _principal(question: CaseQuestion) -> Principal:
     tenant = None if question.tenant is None else parse_tenant_id(question.tenant)
     return Principal(
@@ -132,6 +139,7 @@ def _principal(question: CaseQuestion) -> Principal:
         key_name="",
         tenant=tenant,
         scopes=frozenset(_member(Scope, scope) for scope in question.scopes),
+        role=_role(question),
         expires_at=None,
     )
 
@@ -139,10 +147,10 @@ def _principal(question: CaseQuestion) -> Principal:
 def _resource(question: CaseQuestion) -> Resource:
     if question.model is None:
         kind = _member(ResourceKind, question.what or "")
-        if kind not in {ResourceKind.SELF, ResourceKind.CATALOGUE, ResourceKind.TENANT}:
-            raise BadNameError(
-                f'{question.what!r} is asked about by its model; expected "self", "catalogue" or "tenant"'
-            )
+        without = ResourceKind.SELF, ResourceKind.CATALOGUE, ResourceKind.TENANT, ResourceKind.ADMINISTRATION
+        if kind not in without:
+            expected = ", ".join(f'"{one}"' for one in without)
+            raise BadNameError(f"{question.what!r} is asked about by its model; expected one of {expected}")
         return Resource(kind=kind)
     kind = ResourceKind.MODEL
     if question.package is not None:

@@ -109,7 +109,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _spawn(folder: Path, log: Path, host: str, port: int) -> subprocess.Popen[bytes]:
-    served_at = ["--host", host, "--port", str(port), "--ops-port", "0"]
+    served_at = ["--host", host, "--port", str(port), "--ops-port", "0", "--admin-port", "0"]
     with log.open("wb") as file:
         return subprocess.Popen(  # noqa: S603 -- our own program and interpreter, no shell
             [sys.executable, "-m", "gateway", "serve", *served_at],

@@ -230,6 +230,7 @@ def principal_of(key: Key, tenant: Tenant | None) -> Principal:
         tenant=key.tenant,
         tenant_record=key.tenant_record,
         scopes=key.scopes,
+        role=key.role,
         expires_at=key.expires_at,
         key_begins_at=key.not_before,
         key_ends_at=key.expires_at,

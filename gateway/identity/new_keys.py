@@ -22,9 +22,10 @@ import msgspec
 from gateway.identity.tokens import mint_token, parse_token, random_base62
 from gateway.model.access import TOKEN_MARK, Credential
 from gateway.model.errors import BadNameError, Refusal
-from gateway.model.facts import DEFAULT_SCOPES, UNCHANGED, Key, KeyKind, KeyLife, Scope
+from gateway.model.facts import DEFAULT_SCOPES, UNCHANGED, Key, KeyKind, KeyLife, Role, Scope
 from gateway.model.hidden_fields import shown
 from gateway.model.names import KeyId
+from gateway.model.roles import DEFAULT_ROLE_SCOPES, KIND_OF_ROLE, ROLE_SCOPES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,12 +39,6 @@ MIN_OPAQUE_CHARACTERS = 16  # a shorter key could be guessed online
 MAX_OPAQUE_CHARACTERS = 4096  # no request can carry more
 KEY_ID_CHARACTERS = 12
 MAPPED_PREFIX_BITS = 96  # ::ffff:0:0/96: IPv4-mapped IPv6 addresses
-
-DEFAULT_ADMIN_SCOPES = frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE})
-"""The scopes of an admin key that names none."""
-
-ADMIN_SCOPES = DEFAULT_ADMIN_SCOPES | {Scope.TOKENS_INTROSPECT, Scope.DECISIONS_ASK}
-"""All scopes that an admin key may have: it administers and reads no content."""
 
 _OPAQUE = re.compile(r"[\x21-\x2b\x2d-\x7e]+")  # what a credential header can carry: visible ASCII, no comma
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}")
@@ -61,12 +56,16 @@ class KeyState(StrEnum):
 
 
 class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """The attributes of a new key. `now` is the time of the order; scopes None: the default of the kind."""
+    """The attributes of a new key. `now` is the time of the order; scopes None: the default of kind and role.
+
+    `role` None: an admin key is an owner's, and a tenant's key administers nothing.
+    """
 
     now: float
     kind: KeyKind
     tenant: TenantId | None
     name: str = ""
+    role: Role | None = None
     scopes: frozenset[Scope] | None = None
     networks: tuple[str, ...] = ()
     not_before: float | None = None
@@ -78,8 +77,10 @@ class KeyOrder(msgspec.Struct, frozen=True, kw_only=True):
         if (self.kind is KeyKind.TENANT) != (self.tenant is not None):
             raise BadNameError("a tenant key names a tenant, an admin key names none")
         parse_name(self.name)
+        if self.role is not None and KIND_OF_ROLE[self.role] is not self.kind:
+            raise BadNameError("a tenant-admin is of a tenant; owners, operators and auditors are of none")
         if self.scopes is not None:
-            _check_scopes(self.scopes, self.kind)
+            _check_scopes(self.scopes, self.kind, self.role)
         if self.networks != parse_networks(self.networks):
             raise BadNameError("a key's networks are written as parse_networks returns them")
         for moment in (self.now, self.not_before, self.expires_at):
@@ -156,15 +157,22 @@ def parse_name(text: str) -> str:
     return text
 
 
-def parse_scopes(texts: Iterable[str], kind: KeyKind) -> frozenset[Scope]:
-    """Parse scopes that a key of this kind may have. Raises `BadNameError`."""
+def default_scopes(kind: KeyKind, role: Role | None) -> frozenset[Scope]:
+    """The scopes of a key that names none."""
+    if role is None:
+        return DEFAULT_SCOPES if kind is KeyKind.TENANT else DEFAULT_ROLE_SCOPES[Role.OWNER]
+    return DEFAULT_ROLE_SCOPES[role]
+
+
+def parse_scopes(texts: Iterable[str], kind: KeyKind, role: Role | None = None) -> frozenset[Scope]:
+    """Parse scopes that a key of this kind and role may have. Raises `BadNameError`."""
     scopes = set()
     for text in texts:
         try:
             scopes.add(Scope(text))
         except ValueError as error:
             raise BadNameError(f"{text!r} is not a scope: expected {_listed(Scope)}") from error
-    _check_scopes(frozenset(scopes), kind)
+    _check_scopes(frozenset(scopes), kind, role)
     return frozenset(scopes)
 
 
@@ -197,11 +205,14 @@ def _parse_network(text: str) -> str:
     return str(network)
 
 
-def _check_scopes(scopes: frozenset[Scope], kind: KeyKind) -> None:
+def _check_scopes(scopes: frozenset[Scope], kind: KeyKind, role: Role | None) -> None:
     if not scopes:
         raise BadNameError(f"a key has at least one scope: {_listed(Scope)}")
-    if kind is KeyKind.ADMIN and not scopes <= ADMIN_SCOPES:
-        raise BadNameError(f"an admin key reads no content; its scopes are {_listed(ADMIN_SCOPES)}")
+    if kind is KeyKind.ADMIN and role is None:
+        role = Role.OWNER
+    if role is not None and not scopes <= ROLE_SCOPES[role]:
+        what = "an admin key" if role is Role.OWNER else f"a key of the role {role}"
+        raise BadNameError(f"{what} reads no content; its scopes are {_listed(ROLE_SCOPES[role])}")
 
 
 def _listed(scopes: Iterable[Scope]) -> str:
@@ -209,7 +220,7 @@ def _listed(scopes: Iterable[Scope]) -> str:
 
 
 def _new_key(order: KeyOrder, sha256_of_key: bytes, peppers: Peppers, token: str | None = None) -> NewKey:
-    default = DEFAULT_ADMIN_SCOPES if order.kind is KeyKind.ADMIN else DEFAULT_SCOPES
+    default = default_scopes(order.kind, order.role)
     key = Key(
         key_id=KeyId("key_" + random_base62(KEY_ID_CHARACTERS, secrets.choice)),
         tenant=order.tenant,
@@ -221,5 +232,6 @@ def _new_key(order: KeyOrder, sha256_of_key: bytes, peppers: Peppers, token: str
         expires_at=order.expires_at,
         pepper_id=peppers.current.id,
         life=KeyLife(is_decoy=True) if order.is_decoy else UNCHANGED,
+        set_role=None if order.role is Role.OWNER else order.role,
     )
     return NewKey(key=key, digest=peppers.digest(sha256_of_key), token=token)

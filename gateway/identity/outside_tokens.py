@@ -284,19 +284,15 @@ def _verified(bound: FoundBinding, rule: MappingRule) -> Key:
         is_gone = bound.tenant is None
         raise Refusal(Reason.SUSPENDED_TENANT if is_gone else Reason.UNMAPPED_TOKEN, tenant=rule.tenant)
     if known.revoked_at is not None:
-        raise Refusal(Reason.REVOKED_BINDING, **_named(known))
+        raise _refusal_of(known, Reason.REVOKED_BINDING)
     if not _covers(bound, rule):
-        raise Refusal(Reason.AMBIGUOUS_TOKEN, **_named(known))
+        raise _refusal_of(known, Reason.AMBIGUOUS_TOKEN)
     return key_of(known, rule)
 
 
-def _named(known: Binding) -> dict[str, str | None]:
-    """What the record of a refusal says of a known binding."""
-    return {
-        "key_id": known.binding_id,
-        "tenant": known.tenant,
-        "tenant_record": known.tenant_record,
-    }
+def _refusal_of(known: Binding, reason: Reason) -> Refusal:
+    """The refusal of a binding that is known, and named in the record."""
+    return Refusal(reason, key_id=known.binding_id, tenant=known.tenant, tenant_record=known.tenant_record)
 
 
 def _trusted(found: FoundIssuer, issuer: Issuer, now: float) -> _Trusted | None:

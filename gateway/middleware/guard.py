@@ -36,7 +36,7 @@ from gateway.model.access import WireRequest
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
 from gateway.model.extensions import SENT, WATCH, ZERO_COPY
 from gateway.model.routes import ForwardedRoute, GuardedRoute, HookRoute, PublicRoute
-from gateway.model.verdicts import Declined, Ending, Outcome, Rejection
+from gateway.model.verdicts import Declined, Ending, Ordered, Outcome, Rejection
 from gateway.problems import UNRECORDED
 from gateway.transfers import ClientGoneError, TransferCutError
 
@@ -61,6 +61,8 @@ METER = "cachegate.meter"
 
 
 MAX_ATTEMPTS = 3  # how often a request is decided when its facts change before the first byte
+SMALL_FORM_BYTES = 64 * 1024
+MAX_LARGE_FORMS = 4  # at a time: each may have a megabyte
 DEGRADED = (b"cachegate-degraded", b"last-known-good")
 
 NOBODY = TrustedNetworks()
@@ -93,6 +95,7 @@ class ChokePoint:
         self._trusted_proxies = trusted_proxies
         largest = max(map(_held_body_bytes, declared))
         self._bodies = Bodies(HELD_BODIES * largest)
+        self._large_forms = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one connection: HTTP is guarded, WebSockets are closed, lifespan goes to the app."""
@@ -168,8 +171,14 @@ class ChokePoint:
         meter: Meter,
     ) -> None:
         """Read the form, which may contain the caller's key, then answer as any other request."""
+        if route.has_key_in_head and route.unwrap is not None:
+            action = route.unwrap(request)[1].action
+            declined = await self._guard.find_refusal_by_head(request, action)
+            if declined is not None:
+                await self._decline(request, route, declined, meter.counting(send))
+                return
         try:
-            form = await read_body(receive, route.form_bytes)
+            form = await self._read_form(receive, route)
         except Refusal as refusal:
             await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
             return
@@ -201,6 +210,18 @@ class ChokePoint:
                 await self._answer_guarded(scope, receive, send, named, route, meter)
         except Refusal as refusal:
             await self._refuse(_rejected(request, refusal), route, meter, send)
+
+    async def _read_form(self, receive: Receive, route: GuardedRoute) -> bytes:
+        """The whole form. Of large ones, few are read at a time. Raises `Refusal`."""
+        if route.form_bytes <= SMALL_FORM_BYTES:
+            return await read_body(receive, route.form_bytes)
+        if self._large_forms >= MAX_LARGE_FORMS:
+            raise Refusal(Reason.BUSY)
+        self._large_forms += 1
+        try:
+            return await read_body(receive, route.form_bytes)
+        finally:
+            self._large_forms -= 1
 
     async def _answer_guarded(
         self,
@@ -332,12 +353,17 @@ class ChokePoint:
         receipt = receipts[0]
         counting = meter.counting(send)
         client = client_end(scope)
-        async with self._transfers.under_way(receipt, client) as transfer:
+        found = receipt.admission.found
+        is_change = isinstance(found, Ordered) and found.is_change
+        if is_change:
+            self._confirm(receipts, forwarding)  # here: the change may end what it was decided on
+        async with self._transfers.under_way(receipt, client, is_watched=not is_change) as transfer:
 
             async def confirmed(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     await client.drained()  # so that nothing is awaited between the check and the write
-                    self._confirm(receipts, forwarding)
+                    if not is_change:
+                        self._confirm(receipts, forwarding)
                     self._telemetry.decided(receipt.admission.request.route, Reason.PERMITTED)
                     if self._guard.is_degraded():
                         self._telemetry.degraded()
@@ -357,14 +383,24 @@ class ChokePoint:
                 request = replace(receipt.admission.request, method=scope["method"])
                 await self._fail(error, request, scope[ROUTE], meter, send)
             finally:
-                meter.cut = transfer.cut or meter.cut
-                if meter.status and not meter.is_complete:
-                    transfer.disconnect()  # a cut answer must not look like one that is merely slow
-                meter.upstream = None if forwarding is None else forwarding.upstream
-                outcome = meter.outcome(asyncio.get_running_loop().time())
-                for one in receipts:
-                    self._close(one, outcome)
+                self._end(receipts, transfer, meter, forwarding)
         _verify_told(meter, transfer, client)
+
+    def _end(
+        self,
+        receipts: tuple[Receipt, ...],
+        transfer: Transfer,
+        meter: Meter,
+        forwarding: Forwarding | None,
+    ) -> None:
+        """Record how it ended, once for each receipt."""
+        meter.cut = transfer.cut or meter.cut
+        if meter.status and not meter.is_complete:
+            transfer.disconnect()  # a cut answer must not look like one that is merely slow
+        meter.upstream = None if forwarding is None else forwarding.upstream
+        outcome = meter.outcome(asyncio.get_running_loop().time())
+        for one in receipts:
+            self._close(one, outcome)
 
     def _confirm(self, receipts: tuple[Receipt, ...], forwarding: Forwarding | None) -> None:
         """The guard's last check."""
@@ -403,7 +439,13 @@ class ChokePoint:
             if reason is Reason.INTERNAL:
                 declined = self._record_defect(request)
             else:
-                declined = Declined(reason=reason, record_id=meter.record_id or UNRECORDED)
+                about = error if isinstance(error, Refusal) else None
+                declined = Declined(
+                    reason=reason,
+                    record_id=meter.record_id or UNRECORDED,
+                    client_detail=about.client_detail if about else None,
+                    fields=about.fields if about else (),
+                )
             await self._decline(request, route, declined, meter.counting(send))
         meter.cut = Ending.CHANGED_ON_DISK if reason is Reason.CHANGED_ON_DISK else Ending.FAILED
 

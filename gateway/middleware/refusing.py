@@ -40,7 +40,10 @@ def answer_refused(declined: Declined, request: WireRequest, route: Declared | N
     more: tuple[tuple[bytes, bytes], ...] = ()
     if declined.reason is Reason.METHOD_NOT_ALLOWED and route is not None:
         more = ((b"allow", ", ".join(_methods_of(route, request)).encode()),)
-    if declined.client_detail is None:
+    if declined.fields:
+        problem = problem_of(declined.reason, meant or request.route)
+        answer = problem.answer_about(declined.fields, declined.record_id, *more)
+    elif declined.client_detail is None:
         answer = problem_of(declined.reason, meant or request.route).answer(declined.record_id, *more)
     else:
         problem = problem_with_detail(declined.reason, meant or request.route)

@@ -11,7 +11,7 @@ from gateway.model.errors import BadNameError
 from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
-    from gateway.model.facts import KeyKind, Scope
+    from gateway.model.facts import KeyKind, Role, Scope
     from gateway.model.names import FileHandle, KeyId, Md5, ModelId, PackageId, Pattern, TenantId
     from gateway.model.tenant_records import TenantRecordId
 
@@ -35,6 +35,73 @@ class Action(StrEnum):
     CUSTOM_PYTHON = "custom-python"
     CACHE_READ = "cache-read"
     CACHE_WRITE = "cache-write"
+
+    # What administers. The resource is the gateway's administration, or the caller's own tenant.
+    TENANTS_LIST = "tenants.list"
+    TENANTS_READ = "tenants.read"
+    TENANTS_CREATE = "tenants.create"
+    TENANTS_CHANGE = "tenants.change"
+    TENANTS_SUSPEND = "tenants.suspend"
+    TENANTS_RESUME = "tenants.resume"
+    KEYS_LIST = "keys.list"
+    KEYS_READ = "keys.read"
+    KEYS_CREATE = "keys.create"
+
+    KEYS_ROTATE = "keys.rotate"
+    KEYS_REVOKE = "keys.revoke"
+    GRANTS_LIST = "grants.list"
+    GRANTS_READ = "grants.read"
+    GRANTS_CREATE = "grants.create"
+    GRANTS_REMOVE = "grants.remove"
+    MODEL_RULES_LIST = "model-rules.list"
+    MODEL_RULES_READ = "model-rules.read"
+    MODEL_RULES_CREATE = "model-rules.create"
+    MODEL_RULES_CHANGE = "model-rules.change"
+    ALIASES_LIST = "aliases.list"
+    ALIASES_CREATE = "aliases.create"
+    ALIASES_REMOVE = "aliases.remove"
+    GROUPS_LIST = "groups.list"
+    GROUPS_READ = "groups.read"
+    GROUPS_ADD = "groups.add"
+    GROUPS_REMOVE = "groups.remove"
+    POLICY_READ = "policy.read"
+    POLICY_CHANGE = "policy.change"
+    QUARANTINE_LIST = "quarantine.list"
+    QUARANTINE_READ = "quarantine.read"
+    QUARANTINE_RELEASE = "quarantine.release"
+    ISSUERS_LIST = "issuers.list"
+    ISSUERS_READ = "issuers.read"
+    BINDINGS_LIST = "bindings.list"
+    BINDINGS_READ = "bindings.read"
+    BINDINGS_REVOKE = "bindings.revoke"
+    BINDINGS_FORGET = "bindings.forget"
+    ACCESS_EXPLAIN = "access.explain"
+    ACCESS_READERS = "access.readers"
+
+
+ADMINISTRATIVE_READS = frozenset(
+    {
+        *(Action.TENANTS_LIST, Action.TENANTS_READ, Action.KEYS_LIST, Action.KEYS_READ),
+        *(Action.GRANTS_LIST, Action.GRANTS_READ, Action.MODEL_RULES_LIST, Action.MODEL_RULES_READ),
+        *(Action.ALIASES_LIST, Action.GROUPS_LIST, Action.GROUPS_READ, Action.POLICY_READ),
+        *(Action.QUARANTINE_LIST, Action.QUARANTINE_READ, Action.ISSUERS_LIST, Action.ISSUERS_READ),
+        *(Action.BINDINGS_LIST, Action.BINDINGS_READ, Action.ACCESS_EXPLAIN, Action.ACCESS_READERS),
+    }
+)
+"""The actions that administer and change nothing."""
+
+ADMINISTRATIVE_CHANGES = frozenset(
+    {
+        *(Action.TENANTS_CREATE, Action.TENANTS_CHANGE, Action.TENANTS_SUSPEND, Action.TENANTS_RESUME),
+        *(Action.KEYS_CREATE, Action.KEYS_ROTATE, Action.KEYS_REVOKE),
+        *(Action.GRANTS_CREATE, Action.GRANTS_REMOVE, Action.MODEL_RULES_CREATE, Action.MODEL_RULES_CHANGE),
+        *(Action.ALIASES_CREATE, Action.ALIASES_REMOVE, Action.GROUPS_ADD, Action.GROUPS_REMOVE),
+        *(Action.POLICY_CHANGE, Action.QUARANTINE_RELEASE, Action.BINDINGS_REVOKE, Action.BINDINGS_FORGET),
+    }
+)
+"""The actions that change facts or rules."""
+
+ADMINISTRATIVE = ADMINISTRATIVE_READS | ADMINISTRATIVE_CHANGES
 
 
 GRANTABLE = frozenset({Action.DISCOVER.value, Action.READ.value, Action.INFER.value})
@@ -106,6 +173,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     tenant: TenantId | None
     tenant_record: TenantRecordId | None = None  # of the tenant: another one of this name is not it
     scopes: frozenset[Scope]
+    role: Role | None = None  # by which it administers; a token has that of its key
     expires_at: float | None  # of the key, or of the link or token that it came with: the earlier one
     key_begins_at: float | None = None  # the key's own not-before and expiry: a transfer in progress
     key_ends_at: float | None = None  # is checked against these, whatever link or token started it
@@ -137,6 +205,7 @@ class ResourceKind(StrEnum):
     SELF = "self"
     CATALOGUE = "catalogue"
     TENANT = "tenant"  # the caller's own
+    ADMINISTRATION = "administration"  # of the whole gateway
     MODEL = "model"
     PACKAGE = "package"
     FILE = "file"
@@ -158,6 +227,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     package: PackageId | None = None
     file: FileHandle | None = None
     md5: Md5 | None = None
+    subject: str | None = None  # what is administered, by its id; for the record only
     page: Page | None = None
 
 

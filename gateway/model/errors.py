@@ -7,7 +7,7 @@ happened: adding a reason never adds a class. The HTTP status of a reason is def
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Self
+from typing import NamedTuple, Self
 
 
 class Reason(StrEnum):
@@ -21,6 +21,10 @@ class Reason(StrEnum):
     )
     MALFORMED_QUERY = "malformed-query", "A query parameter does not parse, or there are too many."
     MALFORMED_BODY = "malformed-body", "The body is not what this route reads, or not strict JSON."
+    IMPOSSIBLE_VALUE = (
+        "impossible-value",
+        "A field has the right form and says what cannot be.",
+    )
     MALFORMED_CREDENTIAL = "malformed-credential", "A credential header holds bytes that no key can hold."
     CONFLICTING_CREDENTIALS = "conflicting-credentials", "Two differing credentials came with one request."
     KEY_IN_QUERY = "key-in-query", "A key was put into the URL, where logs and proxies would keep it."
@@ -218,7 +222,20 @@ class Reason(StrEnum):
     UPSTREAM_UNDECIDED = "upstream-undecided", "The provider did not answer, or its answer made no sense."
     CHANGED_ON_DISK = "changed-on-disk", "The file changed between opening and sending it; nothing was sent."
     NOT_PINNED = "not-pinned", "The file is still being hashed, and this request cannot be answered without."
-    PRECONDITION_FAILED = "precondition-failed", "If-Match named another content than the file has."
+    PRECONDITION_FAILED = "precondition-failed", "If-Match named another content than there is."
+    PRECONDITION_REQUIRED = "precondition-required", "A change of this came without If-Match."
+    CONFLICT = "conflict", "The change contradicts the facts."
+    FOLDER_OWNED = "folder-owned", "The fact is the policy folder's, which alone changes it."
+    EXCESS_RIGHTS = "excess-rights", "A key was to be made, or ended, that the caller's role does not reach."
+    REUSED_IDEMPOTENCY_KEY = (
+        "reused-idempotency-key",
+        "The Idempotency-Key was used for another request before.",
+    )
+    STILL_RUNNING = "still-running", "The first request with this Idempotency-Key has not ended."
+    TOO_MANY_IDEMPOTENCY_KEYS = (
+        "too-many-idempotency-keys",
+        "The caller has used as many Idempotency-Keys in a day as are kept.",
+    )
     RANGE_NOT_SATISFIABLE = "range-not-satisfiable", "No range that was asked for lies within the file."
     INTERNAL = "internal", "A defect of ours; the operator's log has the details."
 
@@ -255,11 +272,19 @@ class NameTooLongError(BadNameError):
     """
 
 
+class FieldProblem(NamedTuple):
+    """What is wrong with one field of the caller's own request, by its JSON pointer (RFC 6901)."""
+
+    pointer: str
+    detail: str
+
+
 class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the client, not an error of ours
     """The client must act: the request is not served, for this reason.
 
     `key_id` names a key that was found but is not valid (revoked, expired, ...), and `tenant` its
-    owner: for the record only. `told` is for the client alone: what of its own request is the cause.
+    owner: for the record only. `told` and `fields` are for the client alone: what of its own request is the
+    cause.
     """
 
     def __init__(
@@ -270,6 +295,7 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
         tenant: str | None = None,
         client_detail: str | None = None,
         tenant_record: str | None = None,
+        fields: tuple[FieldProblem, ...] = (),
     ) -> None:
         super().__init__(reason.value)
         self.reason = reason
@@ -278,6 +304,7 @@ class Refusal(CachegateError):  # noqa: N818 -- a refusal is an answer to the cl
         self.tenant_record = tenant_record  # the id of its record
         self.stands_on_facts = False  # whatever its reason: facts said so, which may be old without a lease
         self.client_detail = client_detail
+        self.fields = fields
 
 
 class Unavailable(CachegateError):  # noqa: N818 -- reads as the state it names

@@ -68,10 +68,21 @@ UNCHANGED = KeyLife()
 """The life of a key to which nothing has happened."""
 
 
+class Role(StrEnum):
+    """What an administering key is for. The rules say what each role may do, `roles.py` what it hands out."""
+
+    OWNER = "owner"
+    OPERATOR = "operator"
+    AUDITOR = "auditor"
+    TENANT_ADMIN = "tenant-admin"
+
+
 class Key(Record, frozen=True, kw_only=True, tag=1):
     """One API key, without its secret: the record is found by a keyed hash of the key.
 
-    A record has the id without its common prefix, the scopes as bits, and a part of the digest at its end.
+    A record has the id without its common prefix, scopes and role as bits, and a part of the digest at its
+    end. `set_role` is None for the keys of owners, who administered before there were roles, and for keys of
+    tenants that administer nothing.
     """
 
     source: Text = SOURCE_CLI
@@ -87,6 +98,12 @@ class Key(Record, frozen=True, kw_only=True, tag=1):
     revoked_at: Time | None = None
     pepper_id: Text
     life: KeyLife = UNCHANGED  # a layout of its own
+    set_role: Role | None = None  # last: it stands among the bits of the scopes
+
+    @property
+    def role(self) -> Role | None:
+        """The role by which it administers; None where it administers nothing."""
+        return Role.OWNER if self.tenant is None and self.set_role is None else self.set_role
 
     @property
     def kind(self) -> KeyKind:

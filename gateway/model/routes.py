@@ -60,6 +60,7 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]] | None = None
     decline: Callable[[Reason, str, WireRequest], Answer] | None = None
     answer_refusal: Callable[[Answer], Answer] | None = None
+    has_key_in_head: bool = False  # its body holds no key, and is not read for a caller without a valid one
 
 
 class PublicRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):

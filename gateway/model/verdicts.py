@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Access, Principal, Resource, WireRequest
     from gateway.model.access_claims import AccessClaims
-    from gateway.model.errors import Reason
+    from gateway.model.errors import FieldProblem, Reason
     from gateway.model.header_block import Headers
     from gateway.model.names import FileHandle, Md5, ModelId, PackageId
     from gateway.model.stamps import Stamp
 
+    OnChanged = Callable[[int | None, str, tuple[str, str] | None], None]
 
 FILE_BYTES = 700  # of a found file, beside its names and its content: measured, rounded up
 HEADERS_BYTES = 2_000  # of the headers of an answer with it, as pairs and as lines
@@ -140,6 +141,17 @@ class TokenGrant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     claims: AccessClaims
 
 
+class Ordered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An operation of the administration with all that it was ordered with; `answer` carries it out.
+
+    The last check of a change is before it begins, and not before the answer: the change may end what it was
+    decided on.
+    """
+
+    answer: Callable[[Receipt], Awaitable[object]]  # an `Answer`
+    is_change: bool
+
+
 class Introspected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a caller is told about a token. None: it is not active, or the caller may not know of it."""
 
@@ -158,6 +170,7 @@ Found = (
     | TokenGrant
     | Introspected
     | Evaluated
+    | Ordered
 )
 
 
@@ -192,18 +205,19 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True):
     grant: str | None = None  # grants that would have given it, and are not in force: recorded, never told
     stamp: Stamp | None = None
     meant: str | None = None  # the template of the wrapped route, if the request's own route wraps another
-    client_detail: str | None = (
-        None  # for the client alone: what of its own request is the cause; never recorded
-    )
+    # For the client alone: what of its own request is the cause, at all or field by field. Never recorded.
+    client_detail: str | None = None
+    fields: tuple[FieldProblem, ...] = ()
 
 
 class Declined(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The answer to a refused request, after it was recorded. `meant` and `told` are as in a `Rejection`."""
+    """The answer to a refused request, after it was recorded. The optional fields are as in a `Rejection`."""
 
     reason: Reason
     record_id: str
     meant: str | None = None
     client_detail: str | None = None
+    fields: tuple[FieldProblem, ...] = ()
 
 
 class Ending(StrEnum):
@@ -285,6 +299,7 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     key_id: str | None = None
     subject: tuple[str, ...] = ()
     received_at: float
+    is_digested: bool = False  # its record says what the facts were before and after, by digests
 
 
 class ChangeReceipt:
@@ -292,12 +307,12 @@ class ChangeReceipt:
 
     __slots__ = ("_on_close", "record_id")
 
-    def __init__(self, *, record_id: str, on_close: Callable[[int | None, str], None]) -> None:
+    def __init__(self, *, record_id: str, on_close: OnChanged) -> None:
         self.record_id = record_id
-        self._on_close: Callable[[int | None, str], None] | None = on_close
+        self._on_close: OnChanged | None = on_close
 
-    def close(self, *, generation: int | None, result: str) -> None:
+    def close(self, *, generation: int | None, result: str, digests: tuple[str, str] | None = None) -> None:
         """Record the generation of the change, or None and why it was not made. Once."""
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
-            on_close(generation, result)
+            on_close(generation, result, digests)

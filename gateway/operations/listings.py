@@ -27,7 +27,7 @@ from gateway.resource.naming import model_directory
 if TYPE_CHECKING:
     from gateway.directory.reading.key_usage import LastUse
     from gateway.identity.new_keys import KeyState
-    from gateway.model.facts import Grant, Grants, Key, KeyKind, ModelRule, Scope, Tenant
+    from gateway.model.facts import Grant, Grants, Key, KeyKind, ModelRule, Role, Scope, Tenant
     from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
     from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
@@ -83,6 +83,7 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     tenant_record: TenantRecordId | None
     name: str
     state: KeyState
+    role: Role | None
     scopes: list[Scope]
     networks: tuple[str, ...]
     created_at: str | None
@@ -312,6 +313,7 @@ def key_view(key: Key, now: float, last_use: LastUse | None) -> KeyView:
         tenant_record=key.tenant_record,
         name=key.name,
         state=key_state(key, now),
+        role=key.role,
         scopes=sorted(key.scopes),
         networks=key.networks,
         created_at=when(key.created_at),
@@ -424,9 +426,14 @@ def _age(key: Key) -> tuple[float, str]:
 
 def tenant_state(tenant: Tenant) -> str:
     """Whether a tenant is active; one that is being removed or restored is neither."""
-    if tenant.removal is not None:
+    return state_of(is_suspended=tenant.is_suspended, is_being_removed=tenant.removal is not None)
+
+
+def state_of(*, is_suspended: bool, is_being_removed: bool) -> str:
+    """The same, of what is known of it."""
+    if is_being_removed:
         return "being removed"
-    return "suspended" if tenant.is_suspended else "active"
+    return "suspended" if is_suspended else "active"
 
 
 def _tenant(tenant: Tenant) -> TenantView:

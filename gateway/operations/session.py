@@ -10,6 +10,7 @@ from __future__ import annotations
 import getpass
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from dataclasses import replace as dataclass_replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, TypeVar
 
@@ -68,6 +69,10 @@ class OperatorSession:
     unreadable: list[str] = field(default_factory=list)
     _registrar: Registrar | None = None
 
+    def as_actor(self, actor: str) -> OperatorSession:
+        """The same session for another actor: a worker's is used by many."""
+        return dataclass_replace(self, actor=actor)
+
     async def perform(
         self,
         action: str,
@@ -88,6 +93,7 @@ class OperatorSession:
             key_id=key_id,
             subject=bounded_subject(subject),
             received_at=self.clock.now(),
+            is_digested=True,
         )
         before = await self._degraded_periods_if_known(change) if wait else []
         done = await (await self.registrar()).perform(change, operation)
@@ -146,7 +152,7 @@ class OperatorSession:
             )
         except (Unavailable, Conflict) as failure:
             longest = MAX_DEGRADED_SECONDS
-            if before is not None and change.action != "tenants.degraded":
+            if before is not None and change.action not in {"tenants.degraded", "tenants.change"}:
                 longest = max((one.seconds for one in before), default=0.0)
             return BarrierReport(
                 generation=moment.generation,
@@ -162,6 +168,22 @@ class OperatorSession:
         if report.held >= report.servers:
             self.history.note(moment)
         return report
+
+    async def unsure(self, change: Change, moment: Moment) -> BarrierReport:
+        """The report of a change that nobody waited for: when no worker acts on what was before any more."""
+        periods = await self._degraded_periods_if_known(change)
+        longest = MAX_DEGRADED_SECONDS
+        if periods is not None and change.action not in {"tenants.degraded", "tenants.change"}:
+            longest = max((one.seconds for one in periods), default=0.0)
+        return BarrierReport(
+            generation=moment.generation,
+            workers=0,
+            acknowledged=0,
+            milliseconds=0.0,
+            is_sure=False,
+            sure_in_seconds=self.settings.lease_milliseconds / 1000 + MARGIN_SECONDS + longest,
+            why="it was not waited for",
+        )
 
     async def _degraded_periods_if_known(self, change: Change) -> list[DegradedPeriod] | None:
         try:

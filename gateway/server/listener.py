@@ -8,6 +8,7 @@ import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
+import msgspec
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 
@@ -16,7 +17,7 @@ from gateway.server.acceptor import Acceptor, Bounds, ConnectionCounts
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
     from gateway.server.protocol import GatewayHttpProtocol
@@ -48,6 +49,14 @@ def bind(host: str, port: int) -> socket.socket:
         raise Misconfigured(where, advice) from error
 
 
+class Beside(msgspec.Struct, frozen=True, kw_only=True):
+    """A further listener of a server: its own application and bounds, the same life."""
+
+    listener: socket.socket
+    config: uvicorn.Config
+    bounds: Bounds
+
+
 class QuietServer(uvicorn.Server):
     """uvicorn's server without its signal handlers, and with `Acceptor` to accept connections."""
 
@@ -58,11 +67,13 @@ class QuietServer(uvicorn.Server):
         *,
         bounds: Bounds | None = None,
         counts: ConnectionCounts | None = None,
+        beside: Sequence[Beside] = (),
     ) -> None:
         super().__init__(config)
         self._on_serving = on_serving
         self._bounds = bounds or Bounds()
         self._counts = counts or ConnectionCounts()
+        self._beside = tuple(beside)
 
     def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]  # a generator there
         """Install no signal handlers."""
@@ -73,7 +84,12 @@ class QuietServer(uvicorn.Server):
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(STARTUP_FAILURE)  # as uvicorn does
-        acceptors = [self._acceptor(listener) for listener in sockets or ()]
+        acceptors = [
+            self._acceptor(listener, self.config, self._bounds, self._counts) for listener in sockets or ()
+        ]
+        acceptors += [
+            self._acceptor(one.listener, one.config, one.bounds, ConnectionCounts()) for one in self._beside
+        ]
         self.servers = cast("list[asyncio.base_events.Server]", acceptors)  # uvicorn's shutdown closes them
         for acceptor in acceptors:
             acceptor.start()
@@ -81,14 +97,14 @@ class QuietServer(uvicorn.Server):
         if self._on_serving is not None:
             self._on_serving()
 
-    def _acceptor(self, listener: socket.socket) -> Acceptor:
+    def _acceptor(
+        self, listener: socket.socket, config: uvicorn.Config, bounds: Bounds, counts: ConnectionCounts
+    ) -> Acceptor:
         def make_protocol() -> GatewayHttpProtocol:
-            made_by = cast("type[GatewayHttpProtocol]", self.config.http_protocol_class)
-            return made_by(self.config, self.server_state, self.lifespan.state)
+            made_by = cast("type[GatewayHttpProtocol]", config.http_protocol_class)
+            return made_by(config, self.server_state, self.lifespan.state)
 
-        return Acceptor(
-            listener, make_protocol, bounds=self._bounds, counts=self._counts, tls=self.config.ssl
-        )
+        return Acceptor(listener, make_protocol, bounds=bounds, counts=counts, tls=config.ssl)
 
     def stop(self) -> None:
         """Accept nothing more, finish the answers in progress within the grace limit, and end."""

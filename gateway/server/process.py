@@ -17,6 +17,8 @@ from gateway.server.status import WorkerStatus  # noqa: TC001 -- msgspec reads t
 from gateway.server.worker import LENGTH_BYTES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.server.worker import WorkerOrder
 
 ANSWER_SECONDS = 1.0  # a worker whose event loop is blocked for longer is not ready, whatever it would answer
@@ -57,15 +59,16 @@ class WorkerProcess:
         self.last_status: WorkerStatus | None = None
 
     @classmethod
-    async def start(cls, order: WorkerOrder, listener: socket.socket) -> WorkerProcess:
-        """Start a new process and send it the order."""
+    async def start(cls, order: WorkerOrder, listeners: Sequence[socket.socket]) -> WorkerProcess:
+        """Start a new process and send it the order. The first listener is the public one."""
         raw_order = msgspec.json.encode(order)
         ours, theirs = socket.socketpair()
         with theirs:
+            descriptors = [one.fileno() for one in (theirs, *listeners)]
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)),
-                *(str(theirs.fileno()), str(listener.fileno())),
-                pass_fds=(theirs.fileno(), listener.fileno()),
+                *map(str, descriptors),
+                pass_fds=descriptors,
                 stdin=DEVNULL,
             )
         reader, writer = await asyncio.open_connection(sock=ours, limit=MAX_LINE_BYTES)

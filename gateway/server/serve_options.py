@@ -52,6 +52,8 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True):
     port: int
     ops_host: str = "127.0.0.1"
     ops_port: int = 0
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None  # of the admin API, which the workers serve; None: it has no listener
     workers: int = 1
     grace_seconds: int = 10
     keep_alive_seconds: int = 75  # longer than the usual load balancers', so that they close first

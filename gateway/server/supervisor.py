@@ -1,8 +1,9 @@
 """The supervisor, the parent process: binds the sockets, keeps the workers running, serves the ops listener.
 
-It serves no content itself. It holds the public socket, so that connections in the accept queue survive the
-death of a worker, and it runs the ops listener, because a status of the whole instance needs a process that
-can ask every worker. A single worker is a child process as well: there is one code path.
+It serves no content itself. It holds the public socket and that of the admin API, so that connections in
+their accept queues survive the death of a worker, and it runs the ops listener, because a status of the whole
+instance needs a process that can ask every worker. A single worker is a child process as well: there is one
+code path.
 
 A worker that ends without having been told to is started again, after a pause that grows while workers
 keep ending early. When no worker ever got as far as serving, the start has failed, and `run` raises what
@@ -45,18 +46,22 @@ logger = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """All workers and the ops listener. Binds both sockets when it is made; call `run` once."""
+    """All workers and the ops listener. Binds all sockets when it is made; call `run` once."""
 
     def __init__(self, plan: ServePlan, ops_factory: Callable[[Supervisor], Callable[..., Any]]) -> None:
         self._plan = plan
         self._public = bind(plan.host, plan.port)
+        self._served = [self._public]  # by the workers
         try:
+            if plan.admin_port is not None:
+                self._served.append(bind(plan.admin_host, plan.admin_port))
             self._ops = bind(plan.ops_host, plan.ops_port)
         except Misconfigured:
-            self._public.close()
+            self._close_served()
             raise
         self.public_address = _address(self._public)
         self.ops_address = _address(self._ops)
+        self.admin_address = None if plan.admin_port is None else _address(self._served[-1])
         self._ops_factory = ops_factory
         self._order = plan.worker_order()
         self._workers: list[WorkerProcess | None] = [None] * plan.workers
@@ -78,7 +83,7 @@ class Supervisor:
             await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stopped.set()
-            self._public.close()
+            self._close_served()
             await self._end_workers(keeping)
             polling.cancel()
             ops_server.stop()
@@ -146,7 +151,7 @@ class Supervisor:
         worker: WorkerProcess | None = None
         status = -1
         try:
-            worker = self._workers[slot] = await WorkerProcess.start(self._order, self._public)
+            worker = self._workers[slot] = await WorkerProcess.start(self._order, self._served)
             status = await self._run_to_end(slot, worker)
             failure = worker.failure
             ended = f"worker {worker.pid} ended with status {status}{f' ({failure})' if failure else ''}"
@@ -190,6 +195,10 @@ class Supervisor:
         )
         return len(self._failed_slots) == self._plan.workers
 
+    def _close_served(self) -> None:
+        for listener in self._served:
+            listener.close()
+
     async def _end_workers(self, keeping: list[asyncio.Task[None]]) -> None:
         for worker in filter(None, self._workers):
             worker.stop()
@@ -208,7 +217,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT; returns after a graceful stop.
 
-    `on_serving` is called once all workers serve: both addresses are known then. Raises `Misconfigured`
+    `on_serving` is called once all workers serve: all addresses are known then. Raises `Misconfigured`
     or `Unavailable` when the start fails.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -1,6 +1,7 @@
 """One worker process: an event loop, uvicorn, the application, and a control channel to the supervisor.
 
-The supervisor starts it with two inherited sockets: the public listener and the control channel. The channel
+The supervisor starts it with inherited sockets: the control channel, the public listener, and that of the
+admin API where there is one. The channel
 first carries the order (what to run), then requests and commands, one a line; the worker answers with one
 JSON object a line. When the channel closes, the supervisor is gone. A worker must not serve unsupervised, so
 it then stops as if it had been told to.
@@ -37,7 +38,7 @@ from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.hidden_fields import shown
 from gateway.model.trusted_files import refusal_of, verify_trusted
 from gateway.server.acceptor import MAX_CONNECTIONS, Bounds, ConnectionCounts, room
-from gateway.server.listener import BACKLOG, QuietServer
+from gateway.server.listener import BACKLOG, Beside, QuietServer
 from gateway.server.protocol import worker_protocol
 from gateway.server.stall_clock import STALL_SECONDS
 
@@ -59,6 +60,8 @@ A request makes some sixty, none of them part of a cycle: with Python's own limi
 eighth of a worker's time.
 """
 
+ADMIN_CONNECTIONS = 128  # of the admin API: operators and their programs; descriptors are for transfers
+
 EXIT_MISCONFIGURED = 2
 EXIT_UNAVAILABLE = 3
 
@@ -69,13 +72,15 @@ class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
     `report` returns `{"ready": {name: bool}, "counters": {name: number}}`. It is called in the event loop,
     so it must not block. `on_refused` is called for requests that the server refused itself, with the peer's
     address, and returns the id of the record, if it made one; it does not raise. `at_once` answers what it
-    can without waiting (`at_once.py`).
+    can without waiting (`at_once.py`). `admin` is the ASGI application of the second listener; it lives as
+    long as `app` does.
     """
 
     app: Callable[..., Any]
     report: Callable[[], dict[str, Any]]
     on_refused: OnRefused | None = None
     at_once: AtOnce | None = None
+    admin: Callable[..., Any] | None = None
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,16 +100,15 @@ class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def main() -> None:
-    """Run the worker process. Its last two arguments are the channel's and the listener's descriptors."""
+    """Run the worker process. Its last arguments are the descriptors of the channel and of its listeners."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    control = socket.socket(fileno=int(sys.argv[-2]))
-    listener = socket.socket(fileno=int(sys.argv[-1]))
-    for inherited in (control, listener):
+    control, *listeners = [socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[2:]]
+    for inherited in (control, *listeners):
         inherited.set_inheritable(False)  # processes that the application starts must not get them
     order = _load_order(control)
     max_files = _allow_many_files()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        status = runner.run(_run(order, control, listener, max_files))
+        status = runner.run(_run(order, control, listeners, max_files))
     sys.exit(status)
 
 
@@ -132,10 +136,12 @@ def _receive(control: socket.socket, count: int) -> bytes:
     return bytes(received)
 
 
-async def _run(order: WorkerOrder, control: socket.socket, listener: socket.socket, max_files: int) -> int:
+async def _run(
+    order: WorkerOrder, control: socket.socket, listeners: list[socket.socket], max_files: int
+) -> int:
     reader, writer = await asyncio.open_connection(sock=control)
     try:
-        await _serve(order, listener, reader, writer, max_files)
+        await _serve(order, listeners, reader, writer, max_files)
     except Misconfigured as error:
         _say(writer, {"failed": {"where": error.where, "why": error.why}})
         return EXIT_MISCONFIGURED
@@ -150,7 +156,7 @@ async def _run(order: WorkerOrder, control: socket.socket, listener: socket.sock
 
 async def _serve(
     order: WorkerOrder,
-    listener: socket.socket,
+    listeners: list[socket.socket],
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     max_files: int,
@@ -168,9 +174,11 @@ async def _serve(
         gc.set_threshold(YOUNG_OBJECTS)
         _say(writer, {"serving": True})
 
+    public, *beside = listeners
     server = QuietServer(
         _config(order, worker_app, watched, counts),
         on_serving=on_serving,
+        beside=[_admin(order, worker_app, one) for one in beside],
         bounds=Bounds(
             connections=room(order.connections, max_files),
             stall_seconds=order.stall_seconds,
@@ -181,7 +189,7 @@ async def _serve(
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     answering = asyncio.create_task(_answer(reader, writer, report, server))
     try:
-        await server.serve(sockets=[listener])
+        await server.serve(sockets=[public])
     except SystemExit:
         # uvicorn exits like this when the application's start failed. Raise the application's own error.
         if watched.failure is not None:
@@ -193,6 +201,17 @@ async def _serve(
     if not answering.cancelled():
         answering.result()  # raise the defect that ended it and thereby stopped the worker
     _say(writer, {"id": 0, "status": report()})
+
+
+def _admin(order: WorkerOrder, worker_app: WorkerApp, listener: socket.socket) -> Beside:
+    """The listener of the admin API. Its connections are counted by themselves: clients cannot take them."""
+    if worker_app.admin is None:
+        raise Misconfigured("admin", "there is a listener for it, and the application has no admin API")
+    return Beside(
+        listener=listener,
+        config=_config(order, worker_app, worker_app.admin, ConnectionCounts()),
+        bounds=Bounds(connections=ADMIN_CONNECTIONS, stall_seconds=order.stall_seconds),
+    )
 
 
 def _report(worker_app: WorkerApp, counts: ConnectionCounts) -> dict[str, Any]:
@@ -254,17 +273,17 @@ def _find_factory(name: str) -> Callable[[Any], WorkerApp]:
 
 
 def _config(
-    order: WorkerOrder, worker_app: WorkerApp, watched: _WatchedApp, counts: ConnectionCounts
+    order: WorkerOrder, worker_app: WorkerApp, app: Callable[..., Any], counts: ConnectionCounts
 ) -> uvicorn.Config:
     def count_stall() -> None:
         counts.stalled += 1
 
     config = uvicorn.Config(
-        watched,
+        app,
         http=worker_protocol(
             on_refused=worker_app.on_refused,
             on_stall=count_stall,
-            at_once=worker_app.at_once,
+            at_once=worker_app.at_once if app is not worker_app.admin else None,
             stall_seconds=order.stall_seconds,
         ),
         ws="none",

@@ -24,6 +24,7 @@ import pytest
 import typer
 from markdown.extensions.toc import slugify
 
+from gateway.admin.face import AdminFace
 from gateway.assembly.pipeline import Pipeline
 from gateway.cli import commands
 from gateway.cli.main import app
@@ -173,6 +174,9 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
     expected = {one.template: list(one.methods) for one in declared}
     expected |= {one.template: list(one.methods) for one in tokens.public_routes(anything)}
     expected |= {one.template: list(one.methods) for one in authzen.public_routes("https://gateway.example")}
+    for face in (AdminFace(anything, anything, anything, is_own=is_own) for is_own in (False, True)):
+        administered = [route.declaration for route in face.routes()]
+        expected |= {one.template: list(one.methods) for one in (*administered, *face.public_routes())}
     expected |= {HEALTH_PATH.decode(): ["GET", "HEAD"], AUTHORITY_PATH.decode(): ["POST"]}
     expected |= {route.path: sorted(route.methods) for route in ops_app(_nobody_asks).routes}
     assert documented == expected
@@ -395,14 +399,16 @@ DIVIDER = "=-=-= end of a block =-=-="
 
 def _run_tour(folder: Path, scripts: list[str]) -> list[str]:
     """Run all blocks in one shell, as a reader would; the output of each."""
-    port, ops_port = str(free_port()), str(free_port())
-    body = f"\necho '{DIVIDER}'\n".join(scripts).replace("8080", port).replace("9090", ops_port)
+    port, ops_port, admin_port = str(free_port()), str(free_port()), str(free_port())
+    body = f"\necho '{DIVIDER}'\n".join(scripts)
+    body = body.replace("8080", port).replace("9090", ops_port).replace("9091", admin_port)
     script = f'exec 2>&1\ntrap \'[ -z "$SERVE" ] || {{ kill "$SERVE" 2>&- && wait "$SERVE"; }}\' EXIT\n{body}'
     environment = {
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin",
         "HOME": str(folder),
         "SOURCE": str(ROOT),
         "LC_ALL": "C.UTF-8",
+        "CACHEGATE_ADMIN_PORT": admin_port,
     }
     done = subprocess.run(
         ["bash", "-c", script],
@@ -413,9 +419,8 @@ def _run_tour(folder: Path, scripts: list[str]) -> list[str]:
         timeout=RUN_SECONDS,
         check=False,
     )
-    return [
-        text.replace(port, "8080").replace(ops_port, "9090") for text in done.stdout.split(f"{DIVIDER}\n")
-    ]
+    said = done.stdout.replace(port, "8080").replace(ops_port, "9090").replace(admin_port, "9091")
+    return said.split(f"{DIVIDER}\n")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What access tokens cost: `.venv/bin/python tests/bench/identity.py [--quick] [--json FILE]`.
+"""Tokens and the admin API: `.venv/bin/python tests/bench/identity.py [--quick] [--json FILE]`.
 
 One worker is asked for tokens, each for one of forty keys, and then for small files: with the keys, and with
 tokens of these keys that it has seen before, in turns. How long it takes to recognise such a token is
@@ -17,12 +17,13 @@ import time
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from client_requests import Expected, Request, RequestSet, varied
 from equipment import Equipment, find_servers
-from installation import Installation, new_key
+from installation import Installation, admin_port, new_key
 from ours import SETTINGS, Sizes, furnish, serving_ours
 from processes import LOAD_CORE, on_cores
 from program import arguments_of, run
@@ -30,16 +31,20 @@ from rounds import add_figure, add_row
 from wrk import send_requests
 
 from gateway.adapters.clock import SystemClock
+from gateway.directory.edits.keys import create_key
+from gateway.directory.edits.tenants import create_tenant
 from gateway.identity.access_tokens import AccessTokens, TokenOrder
 from gateway.identity.authenticate import Authenticator
 from gateway.identity.authenticate_token import TokenAuthenticator
 from gateway.identity.keys_by_id import KeysById
+from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.signing_keys import arrange, create_token_key
 from gateway.model.access import Credential
-from gateway.model.facts import Tenant
+from gateway.model.facts import KeyKind, Tenant
 from gateway.model.names import TenantId
 from gateway.model.stamps import Leaf, Stamp
+from gateway.operations.session import open_session
 
 if TYPE_CHECKING:
     import argparse
@@ -48,8 +53,12 @@ if TYPE_CHECKING:
     from contender import Answer, Contender
     from report import Report
 
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.edits.effect import Effect
+
 LARGE_BYTES = 1 << 20  # no large file is read here
 KNOWN_TOKENS = 256
+ADMIN_WORKERS = 4
 EXCHANGE = {
     "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
     "subject_token_type": "urn:cachegate:token-type:api-key",
@@ -64,9 +73,11 @@ class Size:
     rounds: int
     seconds: float  # of each turn
     repeats: int  # of the known tokens
+    admin_writes: int  # of each round
 
 
-FULL, QUICK = Size(rounds=9, seconds=6.0, repeats=400), Size(rounds=3, seconds=1.0, repeats=40)
+FULL = Size(rounds=9, seconds=6.0, repeats=400, admin_writes=200)
+QUICK = Size(rounds=3, seconds=1.0, repeats=40, admin_writes=50)
 
 
 @dataclass(frozen=True)
@@ -167,7 +178,49 @@ def known_token_us(size: Size, folder: Path) -> list[float]:
     return found
 
 
+async def _make_owner(installation: Installation) -> str:
+    """An owner's key, and a tenant to make keys for."""
+    async with open_session(installation.settings) as session:
+        now = session.clock.now()
+        order = KeyOrder(now=now, kind=KeyKind.ADMIN, tenant=None, name="bench")
+        new = issue_key(order, environment="bench", peppers=session.peppers)
+
+        async def make(changes: Changes) -> Effect:
+            await create_tenant(changes, tenant_id=TenantId("acme"), name="acme", now=now)
+            return await create_key(changes, key=new.key, digest=new.digest)
+
+        await session.perform("keys.create", make, key_id=new.key.key_id)
+        return new.token or ""
+
+
+def admin_write_ms(size: Size) -> list[float]:
+    """Milliseconds until a key that was ordered through the admin API is there and true in all workers."""
+    body = b'{"tenant":"acme"}'
+    with Installation.made() as installation:
+        key = asyncio.run(_make_owner(installation))
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+        with installation.serving(ADMIN_WORKERS), on_cores(LOAD_CORE):
+            connection = http.client.HTTPConnection("127.0.0.1", admin_port(installation), timeout=10)
+            medians = []
+            for turn in range(size.rounds + 1):  # the first one fills memories; it does not count
+                taken = []
+                for _ in range(size.admin_writes):
+                    began = time.perf_counter()
+                    connection.request("POST", "/admin/v1/keys", body, headers)
+                    answer = connection.getresponse()
+                    told = json.loads(answer.read())
+                    taken.append((time.perf_counter() - began) * 1e3)
+                    if answer.status != HTTPStatus.CREATED or told["workers"] != ADMIN_WORKERS:
+                        raise RuntimeError(f"a key was not made everywhere: {answer.status} {told}")
+                medians += [median(taken)] if turn else []
+            connection.close()
+    return medians
+
+
 def measure(report: Report, size: Size) -> None:
+    written = admin_write_ms(size)
+    what = f"milliseconds until a key made through the admin API is true in {ADMIN_WORKERS} workers"
+    add_figure(report, "admin_write_p50_ms", written, 10.0, what)
     with tempfile.TemporaryDirectory() as folder, on_cores(LOAD_CORE):
         known = known_token_us(size, Path(folder))
     nginx, wrk, environment = find_servers()

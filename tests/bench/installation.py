@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 START_SECONDS = 60.0
 STOP_SECONDS = 20.0
+_ADMINISTERS = re.compile(r"admin API is on http://[^:\s]+:(\d+)/")
 _SERVES = re.compile(r"serves on http://[^:\s]+:(\d+) \(ops on http://([^)\s]+)\)")
 
 
@@ -78,7 +79,8 @@ class Installation:
     def serving(self, workers: int, port: int = 0) -> Iterator[int]:
         """`cachegate serve` on this port, or on any; gives its port."""
         log = self.folder / "serve.log"
-        arguments = ("serve", "--port", str(port), "--ops-port", "0", "--workers", str(workers))
+        ports = "--port", str(port), "--ops-port", "0", "--admin-port", "0"
+        arguments = ("serve", *ports, "--workers", str(workers))
         with log.open("wb") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "gateway", *arguments],
@@ -98,6 +100,14 @@ class Installation:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+
+def admin_port(installation: Installation) -> int:
+    """The port of the admin API of an installation that is served."""
+    said = _ADMINISTERS.search((installation.folder / "serve.log").read_text(errors="replace"))
+    if said is None:
+        raise RuntimeError("there is no admin API")
+    return int(said[1])
 
 
 def new_key(peppers: Peppers, tenant: str, now: float) -> NewKey:

@@ -26,7 +26,7 @@ SERVICE, STRANGER = 65534, 61234
 PLANTED = '@id("planted") permit (principal, action, resource in ModelGroup::"pattern:evil/*");\n'
 STARTS = (
     ("init",),
-    ("serve", "--port", "0", "--ops-port", "0"),
+    ("serve", "--port", "0", "--ops-port", "0", "--admin-port", "0"),
     ("keys", "create", "--admin"),
     ("policy", "apply", "--yes"),
 )
@@ -243,7 +243,7 @@ def test_a_secret_that_another_user_owns_stops_the_start_and_doctor_says_the_sam
     fresh.init()
     secret = fresh.state / name
     os.chown(secret, STRANGER, STRANGER)
-    done = fresh.run("serve", "--port", "0", "--ops-port", "0", status=None)
+    done = fresh.run("serve", "--port", "0", "--ops-port", "0", "--admin-port", "0", status=None)
     verify_refused(done, str(secret), f"uid {STRANGER}")
     found = [one["found"] for one in fresh.json("doctor", status=1)["checks"] if one["status"] == "fail"]
     why = " ".join(done.stderr.split()).removeprefix("cachegate: ")
@@ -419,7 +419,7 @@ def test_a_certificate_or_key_of_another_user_stops_the_start_and_doctor_says_th
         "CACHEGATE_TLS_KEY": str(fresh.folder / "tls.key"),
     }
     os.chown(fresh.folder / name, STRANGER, STRANGER)
-    done = fresh.run("serve", "--port", "0", "--ops-port", "0", status=None)
+    done = fresh.run("serve", "--port", "0", "--ops-port", "0", "--admin-port", "0", status=None)
     verify_refused(done, name, f"uid {STRANGER}")
     found = {one["name"]: one for one in fresh.json("doctor", status=1)["checks"]}
     assert " ".join(found["tls"]["found"].split()) == " ".join(done.stderr.split()).removeprefix(

@@ -91,7 +91,7 @@ def test_without_the_right_to_a_numbered_database_the_command_names_it(fresh, se
 def test_what_only_a_worker_needs_stops_the_start_and_doctor_says_the_same(as_user, server, right):
     as_user.init()
     server.set_user("cachegate", f"-{right}")
-    done = as_user.run("serve", "--port", "0", "--ops-port", "0", status=3)
+    done = as_user.run("serve", "--port", "0", "--ops-port", "0", "--admin-port", "0", status=3)
     rule = f"ACL SETUSER <user> +{right}`"
     assert rule in " ".join(done.stderr.split())
     [found] = [one for one in as_user.json("doctor", status=1)["checks"] if one["name"] == "redis server"]
@@ -113,7 +113,11 @@ def test_commands_start_and_doctor_say_the_same_of_what_is_refused(as_user, serv
     server.set_user("cachegate", *rules)
     said = {
         " ".join(as_user.run(*command, status=3).stderr.split()).removeprefix("cachegate: ")
-        for command in (("keys", "list"), ("directory", "show"), ("serve", "--port", "0", "--ops-port", "0"))
+        for command in (
+            ("keys", "list"),
+            ("directory", "show"),
+            ("serve", "--port", "0", "--ops-port", "0", "--admin-port", "0"),
+        )
     }
     [found] = [one for one in as_user.json("doctor", status=1)["checks"] if one["name"] == "redis"]
     said.add(" ".join(found["found"].split()))
@@ -136,7 +140,7 @@ def test_a_password_that_is_not_encoded_is_met_with_an_example_and_not_shown(fre
     for command in (
         ("init",),
         ("keys", "list"),
-        ("serve", "--port", "0", "--ops-port", "0"),
+        ("serve", "--port", "0", "--ops-port", "0", "--admin-port", "0"),
         ("directory", "show"),
     ):
         said = fresh.run(*command, status=2).stderr

@@ -24,7 +24,9 @@ def verify_one_line(done, *words):
 
 
 def serve_once(installation, *arguments):
-    return installation.run("serve", "--port", "0", "--ops-port", "0", *arguments, status=None)
+    return installation.run(
+        "serve", "--port", "0", "--ops-port", "0", "--admin-port", "0", *arguments, status=None
+    )
 
 
 async def forget_policy(session):

@@ -21,7 +21,7 @@ class Recorder:
 
     def change(self, _change):
         return ChangeReceipt(
-            record_id="1", on_close=lambda generation, result: self.closed.append((generation, result))
+            record_id="1", on_close=lambda generation, result, _: self.closed.append((generation, result))
         )
 
 

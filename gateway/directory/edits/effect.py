@@ -24,12 +24,16 @@ class Effect(msgspec.Struct, frozen=True, kw_only=True):
     known: tuple[str, ...] = ()
 
 
+class FolderOwned(Conflict):
+    """The fact is the policy folder's, and the change was not forced."""
+
+
 def verify_not_from_folder(what: str, source: str, *, force: bool) -> None:
-    """Raise `Conflict` for a fact of the policy folder, unless forced."""
+    """Raise `FolderOwned` for a fact of the policy folder, unless forced."""
     if force or not source.startswith(FOLDER_SOURCE):
         return
     document = source.removeprefix(FOLDER_SOURCE)
-    raise Conflict(
+    raise FolderOwned(
         f"{what} comes from the policy folder: edit tenants/{document}.toml there and run "
         "`cachegate policy apply` (or use --force, and expect the next apply to object)"
     )

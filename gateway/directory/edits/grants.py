@@ -173,6 +173,23 @@ async def remove_grants(
     )
 
 
+async def remove_grant(
+    changes: Changes, *, tenant_id: TenantId, grant_id: str, force: bool = False
+) -> Effect:
+    """Remove one grant of a tenant, by its id."""
+    before = await changes.list_grants(tenant_id)
+    kept = tuple(grant for grant in before if grant.grant_id != grant_id)
+    if kept == before:
+        missing = f"{tenant_id} has no grant {grant_id}"
+        known = tuple(grant.grant_id for grant in before)
+        return Effect(is_changed=False, sentences=(missing,), missing=(grant_id,), known=known)
+    for grant in before:
+        if grant.grant_id == grant_id:
+            verify_not_from_folder(f"the grant {grant_id}", grant.source, force=force)
+    await changes.put_grants(Grants(tenant_id=tenant_id, grants=kept))
+    return Effect(is_changed=True, sentences=(f"{tenant_id} no longer has the grant {grant_id}",))
+
+
 def _named_by(grants: Iterable[Grant]) -> tuple[str, ...]:
     """Return everything that these grants are on, as text."""
     targets = [str(target) for grant in grants for target in _targets_of(grant)]

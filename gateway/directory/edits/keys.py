@@ -134,6 +134,7 @@ def heir_of(old: Key, successor: Key) -> Key:
         tenant_record=old.tenant_record,
         name=old.name,
         scopes=old.scopes,
+        set_role=old.set_role,
         networks=old.networks,
         not_before=old.not_before,
         expires_at=old.expires_at if successor.expires_at is None else successor.expires_at,

@@ -137,6 +137,14 @@ async def unpublish(changes: Changes, *, patterns: Sequence[Pattern], force: boo
     return await _show(changes, patterns, Visibility.PRIVATE, _NO_TIMES, force=force)
 
 
+async def say_nothing_of_visibility(
+    changes: Changes, *, patterns: Sequence[Pattern], force: bool = False
+) -> Effect:
+    """Leave to broader rules who may read these patterns; without one, their owner alone may."""
+    edit = partial(replace, visibility=None)
+    return await _edit(changes, patterns, edit, "has no visibility of its own", force=force)
+
+
 async def add_to_group(
     changes: Changes, *, group: GroupName, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from functools import partial
+from heapq import nsmallest
 from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -161,23 +162,43 @@ class Listing:
 
     async def list_tenants(self) -> list[Tenant]:
         """Return all tenants, by id."""
-        ids = await self._members(names.TENANTS, parse_tenant_id)
+        return await self.find_tenants(await self._members(names.TENANTS, parse_tenant_id))
+
+    async def find_tenants(self, ids: Sequence[TenantId]) -> list[Tenant]:
+        """Return those of these tenants that are there, in order."""
         return await self._facts([(names.tenant_fact(i), partial(decode_tenant, tenant_id=i)) for i in ids])
 
     async def list_rules(self) -> list[ModelRule]:
         """Return all model rules, by pattern."""
-        patterns = await self._members(names.PATTERNS, parse_pattern)
+        return await self.find_rules(await self._members(names.PATTERNS, parse_pattern))
+
+    async def find_rules(self, patterns: Sequence[Pattern]) -> list[ModelRule]:
+        """Return the rules of those of these patterns that have one, in order."""
         return await self._facts([(names.rule_fact(p), partial(decode_rule, pattern=p)) for p in patterns])
 
     async def list_aliases(self) -> list[Alias]:
         """Return all aliases, by name."""
-        aliases = await self._members(names.ALIASES, parse_model_id)
+        return await self.find_aliases(await self._members(names.ALIASES, parse_model_id))
+
+    async def find_aliases(self, aliases: Sequence[ModelId]) -> list[Alias]:
+        """Return those of these aliases that are there, in order."""
         return await self._facts([(names.alias_fact(a), partial(decode_alias, alias=a)) for a in aliases])
 
     async def list_all_grants(self) -> list[Grants]:
         """Return the grants of all tenants."""
-        ids = await self._members(names.TENANTS, parse_tenant_id)
+        return await self.find_grants_of(await self._members(names.TENANTS, parse_tenant_id))
+
+    async def find_grants_of(self, ids: Sequence[TenantId]) -> list[Grants]:
+        """Return all grants of those of these tenants that have any, in order."""
         return await self._facts([(names.grants_fact(i), partial(decode_grants, tenant_id=i)) for i in ids])
+
+    async def each_grants(self) -> AsyncIterator[Grants]:
+        """Yield the grants of all tenants, read page by page."""
+        members = sorted(await self._source.members(names.TENANTS))
+        for start in range(0, len(members), PAGE):
+            texts = [raw.decode(errors="replace") for raw in members[start : start + PAGE]]
+            for one in await self.find_grants_of(self._parsed(texts, parse_tenant_id)):
+                yield one
 
     async def list_keys(self, tenant_id: TenantId | None) -> list[Key]:
         """Return all keys of a tenant, or the admin keys, by id."""
@@ -255,6 +276,24 @@ class Listing:
             refuse_unreadable(f"{name.decode()} (field {field.decode()})")
         found = await self.find_binding(digest)
         return found if found is not None and found.binding_id == binding_id else None
+
+    async def page_of(
+        self,
+        index: bytes,
+        parse: Callable[[str], _NameT],
+        *,
+        after: str | None,
+        limit: int,
+    ) -> tuple[list[_NameT], bool]:
+        """Return at most `limit` names of an index that follow `after`, in order, and whether more follow.
+
+        Only the names of the page are parsed: an index may have a hundred thousand.
+        """
+        members = await self._source.members(index)
+        start = None if after is None else after.encode()
+        page = nsmallest(limit + 1, members if start is None else [one for one in members if one > start])
+        texts = [one.decode(errors="replace") for one in page[:limit]]
+        return self._parsed(texts, parse), len(page) > limit
 
     async def has_keys(self, tenant_id: TenantId) -> bool:
         """Whether any key of this tenant is known, whatever its state."""

@@ -42,6 +42,7 @@ from gateway.model.facts import (
     KeyLife,
     ModelRule,
     Origin,
+    Role,
     Scope,
     Tenant,
     Visibility,
@@ -91,7 +92,10 @@ SCOPE_BITS = {
     Scope.TOKENS_INTROSPECT: 32,
     Scope.DECISIONS_ASK: 64,
 }
+ROLE_BITS = {Role.OPERATOR: 128, Role.AUDITOR: 256, Role.TENANT_ADMIN: 512}
+"""One of these beside the scopes, or none."""
 _ALL_SCOPE_BITS = sum(SCOPE_BITS.values())
+_ALL_BITS = _ALL_SCOPE_BITS | sum(ROLE_BITS.values())
 
 CHECK_BYTES = 8  # of the digest that a key is stored under: two keys share them once in 2**64 pairs
 _MD5_BYTES, _SHA256_BYTES = 16, 32
@@ -180,13 +184,14 @@ def decode(kind: type[FactT], raw: bytes, **names_of_fact: object) -> FactT:
 
 def encode_key(key: Key, digest: bytes) -> bytes:
     """Encode a key, to be stored under this digest."""
-    row = _joined_row(key)
+    *row, _ = _joined_row(key)
     if key.life == UNCHANGED:
         row.pop()
     else:
         row[_LAYOUT] = LAYOUT_WITH_LIFE
     row[_KEY_ID] = names.short_key_id(key.key_id).decode()
     row[_SCOPES] = sum(SCOPE_BITS[scope] for scope in key.scopes)
+    row[_SCOPES] |= 0 if key.set_role is None else ROLE_BITS[key.set_role]
     return _encoder.encode([*row, digest[:CHECK_BYTES]])
 
 
@@ -200,15 +205,20 @@ def decode_key(raw: bytes, digest: bytes) -> Key:
             _refuse()
     else:
         row.append([])
-    if len(row) != len(Key.__struct_fields__):  # one is stored with the tenant
+    # One is stored with the tenant, and the role among the bits of the scopes.
+    if len(row) != len(Key.__struct_fields__) - 1:
         _refuse()
     if check != digest[:CHECK_BYTES]:
         _refuse("the record was written for another name")
     short_id, bits = row[_KEY_ID], row[_SCOPES]
-    if not isinstance(short_id, str) or type(bits) is not int or not 0 <= bits <= _ALL_SCOPE_BITS:
+    if not isinstance(short_id, str) or type(bits) is not int or not 0 <= bits <= _ALL_BITS:
         _refuse()
     row[_KEY_ID] = names.long_key_id(short_id.encode())
     row[_SCOPES] = [scope for scope, bit in SCOPE_BITS.items() if bits & bit]
+    roles = [role for role, bit in ROLE_BITS.items() if bits & bit]
+    if len(roles) > 1:
+        _refuse("a key has one role")
+    row.append(roles[0] if roles else None)
     _part_row(Key, row)
     key = _fact(Key, row, {})
     if not has_life:

@@ -69,7 +69,10 @@ _FIELDS |= {
 }
 _FIELDS["tenant"] = _FIELDS["tenant"][:-4]  # the last four stand in layouts of their own
 _FIELDS["rule"] = _FIELDS["rule"][:-2]  # and so do the times of rules and grants
-_FIELDS["key"] = (*_FIELDS["key"][:-1], "digest_check")  # `life` stands in a layout of its own
+_FIELDS["key"] = (
+    *_FIELDS["key"][:-2],
+    "digest_check",
+)  # `life` has a layout, the role a bit
 _FIELDS["life"] = KeyLife.__struct_encode_fields__
 _FIELDS["grant"] = Grant.__struct_encode_fields__[:-2]
 _TIMES = Grant.__struct_encode_fields__[-2:]

@@ -8,6 +8,7 @@ worth knowing too.
 from __future__ import annotations
 
 from contextlib import suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,22 +20,33 @@ from gateway.decision.remedies import Help, needed_lines
 from gateway.decision.rulebook import Rulebook
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.authenticate import Authenticator, principal_of
-from gateway.model.access import Access, Resource, ResourceKind
-from gateway.model.errors import Conflict, Reason, Refusal, UnknownName
-from gateway.model.names import ancestors
+from gateway.model.access import ALLOWABLE, Access, Action, Resource, ResourceKind
+from gateway.model.errors import BadNameError, Conflict, Reason, Refusal, UnknownName
+from gateway.model.names import (
+    ancestors,
+    parse_file_handle,
+    parse_key_id,
+    parse_model_id,
+    parse_package_id,
+)
 from gateway.model.rulings import SOURCE_PLATFORM
 from gateway.model_metadata.attestations import Attestations
 from gateway.operations.explain.disk import DiskState, look_at_disk
 from gateway.operations.explain.remedies import disk_steps, key_steps
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from gateway.decision.explain import Explanation
     from gateway.decision.remedies import Step
-    from gateway.model.access import Action, Principal
+    from gateway.model.access import Principal
     from gateway.model.facts import Facts, Key, ModelRule, Tenant
     from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
+
+
+EXPLAINABLE = (Action.DISCOVER, Action.READ, Action.INFER, *ALLOWABLE)
 
 
 class AccessQuestion(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -119,21 +131,64 @@ class AccessAnswer(msgspec.Struct, frozen=True, kw_only=True):
         return [*rows, *column("commands", commands)]
 
 
-async def work_out(session: OperatorSession, question: AccessQuestion) -> AccessAnswer:
-    """Explain, on the facts and the disk of this moment. Raises `Conflict` for an unknown key."""
+def parse_question(
+    *,
+    key_id: str,
+    model: str | None,
+    package: str | None,
+    file: str | None,
+    action: str,
+    address: str | None = None,
+) -> AccessQuestion:
+    """The parsed question. Raises `BadNameError`."""
+    if action not in EXPLAINABLE:
+        raise BadNameError(f"{action!r} is not an action: expected one of {', '.join(EXPLAINABLE)}")
+    if (model is None) != (action in ALLOWABLE) or (model is None and package is not None):
+        raise BadNameError("what workflows do is no action on a model: name a --model, or such an --action")
+    if file is not None and package is None:
+        raise BadNameError("a file is a file of a package: name the --package as well")
+    return AccessQuestion(
+        key_id=parse_key_id(key_id),
+        model=None if model is None else parse_model_id(model),
+        package=None if package is None else parse_package_id(package),
+        file=None if file is None else parse_file_handle(file),
+        action=Action(action),
+        address=None if address is None else _parse_address(address),
+    )
+
+
+def _parse_address(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError as error:
+        raise BadNameError(f"{text!r} is not an IP address") from error
+
+
+async def work_out(
+    session: OperatorSession, question: AccessQuestion, scanned: DiskCatalogue | None = None
+) -> AccessAnswer:
+    """Explain, on the facts and the disk of this moment. Raises `Conflict` for an unknown key.
+
+    `scanned` is a catalogue that is kept up to date; without one the disk is scanned now.
+    """
     key = await session.listing.find_key(question.key_id)
     if key is None:
         raise UnknownName("key", question.key_id, "`cachegate keys list` shows them")
     tenant = await session.listing.find_tenant(key.tenant) if key.tenant is not None else None
     access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
     [facts] = await session.directory.gather(access.principal, [question.model])
-    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
+    catalogue = scanned or build_catalogue(session.settings, session.clock, is_command=True)
+
+    async def refresh() -> None:
+        if scanned is None:
+            await catalogue.refresh(await session.directory.known_models())
+
     rules = explain(access, facts, Rulebook(), await _covering_rules(session, facts))
     if question.model is None:
         disk = DiskState(is_there=True, found="nothing of it is on disk")
     else:
         disk = await look_at_disk(catalogue, facts.model, question.package, question.file)
-        disk = await _judged(session, access.principal, catalogue, disk)
+        disk = await _judged(session, access.principal, catalogue, disk, refresh)
     problem = _key_problem(session, key, tenant, question.address)
     return AccessAnswer(
         key_problem=problem,
@@ -147,7 +202,7 @@ async def work_out(session: OperatorSession, question: AccessQuestion) -> Access
             *(
                 ()
                 if question.model is None
-                else disk_steps(disk, question.model, await _names_on_disk(session, catalogue, disk))
+                else disk_steps(disk, question.model, await _names_on_disk(session, catalogue, disk, refresh))
             ),
         ),
     )
@@ -181,7 +236,11 @@ def _key_steps(
 
 
 async def _judged(
-    session: OperatorSession, principal: Principal, catalogue: DiskCatalogue, disk: DiskState
+    session: OperatorSession,
+    principal: Principal,
+    catalogue: DiskCatalogue,
+    disk: DiskState,
+    refresh: Callable[[], Awaitable[None]],
 ) -> DiskState:
     """The state of an existing file, after its blob's pin and attestations were checked."""
     if not disk.is_there or disk.md5 is None or disk.model is None:
@@ -191,7 +250,7 @@ async def _judged(
         return disk.refused(Reason.QUARANTINED, f"in quarantine ({pin.quarantine.cause})")
     if session.settings.shared_links != "attested":
         return disk
-    await catalogue.refresh(await session.directory.known_models())
+    await refresh()
     attestations = Attestations(
         directory=session.directory,
         source=PlainFacts(session.store),
@@ -208,12 +267,15 @@ async def _judged(
 
 
 async def _names_on_disk(
-    session: OperatorSession, catalogue: DiskCatalogue, disk: DiskState
+    session: OperatorSession,
+    catalogue: DiskCatalogue,
+    disk: DiskState,
+    refresh: Callable[[], Awaitable[None]],
 ) -> frozenset[str]:
     """The models on disk and their aliases, to suggest one for a mistyped name."""
     if disk.reason is not Reason.ABSENT:
         return frozenset()
-    await catalogue.refresh(await session.directory.known_models())
+    await refresh()
     there = set(catalogue.models())
     aliases = {alias.alias for alias in await session.listing.list_aliases() if alias.canonical in there}
     return frozenset(there | aliases)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 from gateway.assembly import app
-from gateway.assembly.app import worker_app, worker_argument
+from gateway.assembly.app import parse_argument, worker_argument
 from gateway.audit.limits import Durability
 from gateway.configuration.settings import Settings
 
@@ -27,17 +26,7 @@ FULL = Settings(
 
 @pytest.mark.parametrize("settings", [Settings(), FULL], ids=["plain", "full"])
 def test_a_worker_gets_the_very_settings_that_were_read(settings, monkeypatch):
-    got = []
-
-    class Worker:
-        def __init__(self, *arguments):
-            got.extend(arguments)
-
-        app = at_once = refused_early = lambda self: None
-        pipeline = SimpleNamespace(report=None)
-
-    monkeypatch.setattr(app, "Worker", Worker)
     monkeypatch.setattr(app, "configure_logs", lambda **_: None)
-    worker_app(json.loads(json.dumps(worker_argument(settings, URL))))
-    assert got == [settings, URL]
+    got = parse_argument(json.loads(json.dumps(worker_argument(settings, URL))))
+    assert got == (settings, URL)
     assert all(type(getattr(got[0], name)) is type(getattr(settings, name)) for name in Settings.__slots__)

@@ -7,8 +7,6 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.identity.new_keys import (
-    ADMIN_SCOPES,
-    DEFAULT_ADMIN_SCOPES,
     KeyOrder,
     KeyState,
     adopt_key,
@@ -21,8 +19,9 @@ from gateway.identity.new_keys import (
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.tokens import TokenShape, parse_token
 from gateway.model.errors import BadNameError
-from gateway.model.facts import DEFAULT_SCOPES, KeyKind, Scope
+from gateway.model.facts import DEFAULT_SCOPES, KeyKind, Role, Scope
 from gateway.model.names import TenantId, parse_key_id
+from gateway.model.roles import DEFAULT_ROLE_SCOPES, ROLE_SCOPES
 
 NOW = 1_800_000_000.0
 PEPPERS = Peppers(current=Pepper(id="p2", secret=b"2" * 32), previous=(Pepper(id="p1", secret=b"1" * 32),))
@@ -100,9 +99,9 @@ def test_what_no_request_could_carry_is_not_adopted_and_not_quoted(raw_key):
 
 def test_an_admin_key_administers_and_reads_no_content():
     order = KeyOrder(now=NOW, kind=KeyKind.ADMIN, tenant=None)
-    assert issue_key(order, environment="live", peppers=PEPPERS).key.scopes == DEFAULT_ADMIN_SCOPES
+    assert issue_key(order, environment="live", peppers=PEPPERS).key.scopes == DEFAULT_ROLE_SCOPES[Role.OWNER]
     asking = {Scope.TOKENS_INTROSPECT, Scope.DECISIONS_ASK}
-    assert replace(order, scopes=ADMIN_SCOPES).scopes == DEFAULT_ADMIN_SCOPES | asking
+    assert replace(order, scopes=ROLE_SCOPES[Role.OWNER]).scopes == (DEFAULT_ROLE_SCOPES[Role.OWNER] | asking)
     for scope in (Scope.DISCOVER, Scope.READ, Scope.INFER):
         with pytest.raises(BadNameError, match="no content"):
             replace(order, scopes=frozenset({Scope.AUDIT_READ, scope}))

@@ -49,8 +49,9 @@ def test_a_file_is_let_go_even_when_its_outcome_cannot_be_recorded(admission):
 def test_a_change_is_closed_once():
     closed = []
     receipt = ChangeReceipt(
-        record_id="r", on_close=lambda generation, result: closed.append((generation, result))
+        record_id="r",
+        on_close=lambda generation, result, digests: closed.append((generation, result, digests)),
     )
-    receipt.close(generation=3, result="done")
+    receipt.close(generation=3, result="done", digests=("before", "after"))
     receipt.close(generation=None, result="failed")
-    assert closed == [(3, "done")]
+    assert closed == [(3, "done", ("before", "after"))]

@@ -53,5 +53,5 @@ def test_a_foreign_pepper_under_another_id_stops_every_command(installation):
 
 def test_a_state_folder_that_is_open_to_others_stops_every_command(installation):
     installation.state.chmod(0o750)
-    for command in (("serve", "--port", "0"), ("keys", "list"), ("init",)):
+    for command in (("serve", "--port", "0", "--admin-port", "0"), ("keys", "list"), ("init",)):
         assert "chmod 700" in " ".join(installation.run(*command, status=2).stderr.split())

@@ -28,7 +28,7 @@ async def started(**argument):
         factory="served_application:build", argument=argument, grace_seconds=2, keep_alive_seconds=5, tls={}
     )
     with bind("127.0.0.1", 0) as listener:
-        worker = await WorkerProcess.start(order, listener)
+        worker = await WorkerProcess.start(order, [listener])
         running = asyncio.create_task(worker.run())
         serving = asyncio.create_task(worker.is_serving.wait())
         await asyncio.wait([running, serving], timeout=30, return_when=asyncio.FIRST_COMPLETED)

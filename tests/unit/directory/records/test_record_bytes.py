@@ -368,7 +368,8 @@ NAN, BASE64 = float("nan"), "eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg="
 HOSTILE = [
     ("a tenant's key", 3, ""), ("a tenant's key", 4, 123456789012), ("a tenant's key", 5, b"acme"),
     ("a tenant's key", 6, None), ("a tenant's key", 7, True), ("a tenant's key", 7, 1.0),
-    ("a tenant's key", 7, 128), ("a tenant's key", 7, ["read"]), ("a tenant's key", 8, [1]),
+    ("a tenant's key", 7, 1024), ("a tenant's key", 7, 384), ("a tenant's key", 7, ["read"]),
+    ("a tenant's key", 8, [1]),
     ("a tenant's key", 8, "::1"), ("a tenant's key", 9, NAN), ("a tenant's key", 9, None),
     ("a tenant's key", 10, NAN), ("a tenant's key", 11, NAN), ("a tenant's key", 12, NAN),
     ("a tenant's key", 12, True), ("a tenant's key", 13, ""),

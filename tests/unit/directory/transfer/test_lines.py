@@ -147,7 +147,8 @@ def test_why_a_line_is_no_fact_is_said(facts):
         ({**grants, "grants": [{**grant, "models": "a"}]}, "not a record of this kind and layout"),
         ({**key, "networks": ["everywhere"]}, "a key record holds a name or network that does not parse"),
         ({**key, "tenant": "no tenant"}, "a key record holds a name or network that does not parse"),
-        ({**key, "scopes": 128}, "not a record of this kind and layout"),
+        ({**key, "scopes": 1024}, "not a record of this kind and layout"),
+        ({**key, "scopes": 384}, "a key has one role"),
         ({**key, "digest": "00"}, "a digest is 64 hex digits"),
         (
             {**changed, "life": {"disabled_at": 3.0}},

@@ -1,0 +1,86 @@
+"""A client of the admin API, for commands that go through a running gateway.
+
+It sends the key to the one place that the operator named, follows no redirect, and asks no proxy of the
+environment. Refusals become the errors that a command on the state folder would raise, in the words of the
+gateway.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+
+from gateway.model.errors import BadNameError, Conflict, Misconfigured, Unavailable
+from gateway.model.hidden_fields import shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PATH = "/admin/v1"
+SECONDS = 30.0  # a change waits for the workers, for a few seconds at most
+PAGE = 1_000
+
+
+class AdminClient(msgspec.Struct, frozen=True):
+    """Asks the admin API below one URL, with one key, which is never printed (I8)."""
+
+    url: str
+    key: str
+
+    def __repr__(self) -> str:
+        return shown(self, hidden=("key",))
+
+    def get(self, path: str, **query: str) -> Any:
+        """Read something."""
+        return self._ask("GET", path, None, query)
+
+    def each(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
+        """All items of a list, page by page."""
+        after: dict[str, str] = {}
+        while True:
+            page = self.get(path, limit=str(PAGE), **query, **after)
+            yield from page["items"]
+            if page["after"] is None:
+                return
+            after = {"after": page["after"]}
+
+    def change(self, method: str, path: str, body: dict[str, Any] | None, *, wait: bool) -> dict[str, Any]:
+        """Change something; what it came to."""
+        changed: dict[str, Any] = self._ask(method, path, body, {} if wait else {"wait": "false"})
+        return changed
+
+    def _ask(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, str]) -> Any:
+        try:
+            with httpx.Client(timeout=SECONDS, trust_env=False, follow_redirects=False) as client:
+                answer = client.request(
+                    method,
+                    self.url.rstrip("/") + PATH + path,
+                    params=query,
+                    json=body,
+                    headers={"Authorization": f"Bearer {self.key}"},
+                )
+                document = answer.json()
+        except (httpx.HTTPError, ValueError) as error:
+            what = type(error).__name__  # an error of the client may quote what it was given
+            raise Unavailable("gateway", f"{self.url} does not answer as an admin API ({what})") from error
+        if answer.is_success:
+            return document
+        raise _error_of(answer.status_code, document)
+
+
+def _error_of(status: int, document: Any) -> Exception:
+    problem = document if isinstance(document, dict) else {}
+    told = [str(problem.get("detail", f"status {status}"))]
+    told += [f"{one.get('pointer', '')}: {one.get('detail', '')}" for one in problem.get("errors", ())]
+    text = " ".join(told)
+    match status:
+        case 401 | 403:
+            return Misconfigured("CACHEGATE_ADMIN_KEY", text)
+        case 400 | 422:
+            return BadNameError(text)
+        case 404 | 409 | 412 | 428:
+            return Conflict(text)
+        case _:
+            return Unavailable("gateway", text)

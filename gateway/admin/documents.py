@@ -1,0 +1,467 @@
+"""What the admin API reads and answers: Structs, from which its OpenAPI document is made as well.
+
+What is read refuses fields that it does not know. Its constraints are those of the names (`model/names.py`),
+written as JSON Schema knows them; the names are parsed once more where they are used. What is answered has
+all its fields each time.
+
+In a change (PATCH, RFC 7396) a field that is left out stays, and `null` takes it away.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from gateway.identity.new_keys import KeyState
+from gateway.model.facts import KeyKind, Role, Scope, Visibility
+from gateway.model.periods import PeriodState
+
+MAX_LISTED = 1_000  # names in one body
+PLACE = "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?:[0-9A-Za-z_~]{0,64}$"  # in a list of several tenants
+DEFAULT_PAGE = 100
+MAX_PAGE = 1_000
+_LAST_SECOND = 253_402_300_799.0  # of the year 9999, which a date can still say
+
+TenantName = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="A tenant's id.", examples=["acme"])
+]
+GroupText = Annotated[
+    str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="A group of models.")
+]
+KeyText = Annotated[str, Meta(pattern="^key_[0-9A-Za-z]{12}$", description="A key's id; never the key.")]
+ModelText = Annotated[
+    str, Meta(min_length=1, max_length=512, description="A model id.", examples=["acme/cars/1"])
+]
+PatternText = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=512,
+        description="A model id, or prefix/* for all below it.",
+        examples=["acme/*"],
+    ),
+]
+PackageText = Annotated[str, Meta(pattern="^[A-Za-z0-9]{1,255}$", description="A package id.")]
+Md5Text = Annotated[str, Meta(pattern="^[0-9a-f]{32}$", description="A blob's name.")]
+PeopleName = Annotated[str, Meta(max_length=100, description="A name for people.")]
+Network = Annotated[str, Meta(min_length=2, max_length=64, description="CIDR.", examples=["10.0.0.0/8"])]
+Moment = Annotated[datetime, Meta(tz=True, description="With its zone.")]
+GrantAction = Literal["discover", "read", "infer"]
+WorkflowAction = Literal[
+    "external-request",
+    "storage-read",
+    "storage-write",
+    "environment-read",
+    "custom-python",
+    "cache-read",
+    "cache-write",
+]
+
+
+class Given(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is read."""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What is answered."""
+
+
+def moment(seconds: float | None) -> datetime | None:
+    """A time for an answer, to the second."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(int(min(max(seconds, 0.0), _LAST_SECOND)), UTC)
+
+
+# Queries
+
+
+class NoQuery(Given, frozen=True, kw_only=True):
+    """No parameter."""
+
+
+class Waiting(Given, frozen=True, kw_only=True):
+    """Of a change: whether to wait until every worker has applied it."""
+
+    wait: bool = True
+
+
+class Paged(Given, frozen=True, kw_only=True):
+    """A page of a list: at most `limit` after this one."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE)] = DEFAULT_PAGE
+    after: Annotated[str, Meta(min_length=1, max_length=1024)] | None = None
+
+
+class PagedOfOwners(Paged, frozen=True, kw_only=True):
+    """A page of what several tenants have: the place in it is of a form of its own."""
+
+    after: Annotated[str, Meta(pattern=PLACE)] | None = None
+
+
+class PagedBindings(Paged, frozen=True, kw_only=True):
+    """A page of bindings: of a tenant, or of all."""
+
+    tenant: TenantName | None = None
+
+
+class PagedOfTenant(PagedOfOwners, frozen=True, kw_only=True):
+    """A page of what a tenant has; without it, of all tenants."""
+
+    tenant: TenantName | None = None
+
+
+class PagedKeys(PagedOfTenant, frozen=True, kw_only=True):
+    """A page of keys. `admin`: of the keys of no tenant."""
+
+    admin: bool = False
+
+
+class AliasQuery(Waiting, frozen=True, kw_only=True):
+    """The alias that is meant."""
+
+    alias: ModelText
+
+
+class ReadersQuery(Given, frozen=True, kw_only=True):
+    """Who can read this: a model, or a blob through all models that link it."""
+
+    model: ModelText | None = None
+    blob: Md5Text | None = None
+
+
+# Tenants
+
+
+class TenantNew(Given, frozen=True, kw_only=True):
+    """A new tenant."""
+
+    id: TenantName
+    name: PeopleName = ""
+
+
+class TenantPatch(Given, frozen=True, kw_only=True):
+    """What changes of a tenant; null: as a new one has it."""
+
+    degraded_seconds: Annotated[float, Meta(ge=0, le=3600)] | UnsetType | None = UNSET
+    image_hosts: Annotated[list[str], Meta(max_length=64)] | UnsetType | None = UNSET
+    allows: Annotated[list[WorkflowAction], Meta(max_length=16)] | UnsetType | None = UNSET
+
+
+class Tenant(Told, frozen=True, kw_only=True):
+    """A tenant. `record` tells it from another tenant that has had its name."""
+
+    id: str
+    record: str | None
+    name: str
+    suspended: bool
+    being_removed: bool
+    degraded_seconds: float
+    image_hosts: tuple[str, ...]
+    allows: tuple[str, ...]
+    created_at: datetime | None
+    source: str
+    generation: int
+
+
+# Keys
+
+
+class OwnKeyNew(Given, frozen=True, kw_only=True):
+    """A new key of one's own tenant."""
+
+    name: PeopleName = ""
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=16)] | None = None
+    networks: Annotated[list[Network], Meta(max_length=64)] = []
+    not_before: Moment | None = None
+    expires_at: Moment | None = None
+
+
+class KeyNew(OwnKeyNew, frozen=True, kw_only=True):
+    """A new key. Without a tenant it administers; `sha256`: that of a key of another system."""
+
+    tenant: TenantName | None = None
+    role: Role | None = None
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class KeyRotation(Given, frozen=True, kw_only=True):
+    """How long both keys are valid, and when the new one ends, if not when the old one did."""
+
+    overlap_seconds: Annotated[float, Meta(ge=0, le=2_592_000)] = 0.0
+    expires_at: Moment | None = None
+
+
+class Key(Told, frozen=True, kw_only=True):
+    """A key, without the key."""
+
+    id: str
+    kind: KeyKind
+    tenant: str | None
+    tenant_record: str | None
+    name: str
+    state: KeyState
+    role: Role | None
+    scopes: list[Scope]
+    networks: tuple[str, ...]
+    created_at: datetime | None
+    not_before: datetime | None
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    revoked_for: str | None
+    disabled_at: datetime | None
+    replaces: str | None
+    replaced_by: str | None
+    last_used_at: datetime | None
+    last_used_network: str | None
+    source: str
+    generation: int
+
+
+# Grants
+
+
+class GrantNew(Given, frozen=True, kw_only=True):
+    """A right of a tenant on a pattern or a group that is not its own."""
+
+    tenant: TenantName
+    model: PatternText | None = None
+    group: GroupText | None = None
+    packages: Annotated[list[PackageText], Meta(max_length=MAX_LISTED)] = []
+    actions: Annotated[tuple[GrantAction, ...], Meta(min_length=1, max_length=3)] = ("read",)
+    not_before: Moment | None = None
+    expires_at: Moment | None = None
+
+
+class Grant(Told, frozen=True, kw_only=True):
+    """A grant. Its generation is that of all grants of its tenant, which are one record."""
+
+    id: str
+    tenant: str
+    grant_id: str
+    models: tuple[str, ...]
+    groups: tuple[str, ...]
+    packages: tuple[str, ...]
+    actions: list[str]
+    state: PeriodState
+    not_before: datetime | None
+    expires_at: datetime | None
+    source: str
+    generation: int
+
+
+# Models
+
+
+class ModelRuleNew(Given, frozen=True, kw_only=True):
+    """What is said of a pattern: its owner, who may read it, or both."""
+
+    pattern: PatternText
+    owner: TenantName | None = None
+    visibility: Visibility | None = None
+
+
+class ModelRulePatch(Given, frozen=True, kw_only=True):
+    """What changes of it; null takes it away."""
+
+    owner: TenantName | UnsetType | None = UNSET
+    visibility: Visibility | UnsetType | None = UNSET
+
+
+class ModelRule(Told, frozen=True, kw_only=True):
+    """What is said of a pattern."""
+
+    id: str
+    pattern: str
+    owner: str | None
+    visibility: Visibility | None
+    groups: tuple[str, ...]
+    source: str
+    generation: int
+
+
+class AliasNew(Given, frozen=True, kw_only=True):
+    """Another name of a model."""
+
+    alias: ModelText
+    model: ModelText
+
+
+class Alias(Told, frozen=True, kw_only=True):
+    """Another name of a model."""
+
+    alias: str
+    model: str
+    source: str
+    generation: int
+
+
+class GroupPatterns(Given, frozen=True, kw_only=True):
+    """Patterns to be put into a group, or taken out of it."""
+
+    patterns: Annotated[list[PatternText], Meta(min_length=1, max_length=MAX_LISTED)]
+
+
+class Group(Told, frozen=True, kw_only=True):
+    """A group: the patterns that name it."""
+
+    id: str
+    patterns: list[str]
+
+
+# Rules
+
+
+class PolicyFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of rules."""
+
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}\.cedar$")]
+    text: str
+
+
+class PolicyNew(Given, frozen=True, kw_only=True):
+    """The rules, all of them: the schema and the files."""
+
+    schema: str
+    policies: Annotated[list[PolicyFile], Meta(min_length=1, max_length=256)]
+
+
+class Policy(Told, frozen=True, kw_only=True):
+    """The rules in force. The digest is their ETag."""
+
+    digest: str
+    schema: str
+    policies: list[PolicyFile]
+    source: str
+    generation: int
+
+
+# The rest
+
+
+class Quarantined(Told, frozen=True, kw_only=True):
+    """A blob that is not served, and why."""
+
+    md5: str
+    cause: str | None
+    since: datetime | None
+    pinned_sha256: str | None
+    found_sha256: str | None
+    size: int
+    generation: int
+
+
+class Release(Given, frozen=True, kw_only=True):
+    """How a blob is released; `forget`: its pin as well, so that what is there now is trusted."""
+
+    forget: bool = False
+
+
+class Issuer(Told, frozen=True, kw_only=True):
+    """An outside issuer. Its document in the policy folder says all this, and is where it is changed."""
+
+    id: str
+    url: str
+    audience: str
+    key_set_url: str
+    rules: list[str]
+    bindings: int
+    generation: int
+
+
+class Binding(Told, frozen=True, kw_only=True):
+    """A subject of an outside issuer that acts for a tenant."""
+
+    id: str
+    issuer_url: str
+    subject: str
+    tenant: str
+    rules: tuple[str, ...]
+    created_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+    generation: int
+
+
+class Question(Given, frozen=True, kw_only=True):
+    """Whether this key may do this with that."""
+
+    key_id: KeyText
+    model: ModelText | None = None
+    package: PackageText | None = None
+    file: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    action: Literal["discover", "read", "infer"] | WorkflowAction = "read"
+    address: Annotated[str, Meta(max_length=64)] | None = None
+
+
+class Explained(Told, frozen=True, kw_only=True):
+    """The answer, and all that it stands on, as `cachegate explain --json` has it."""
+
+    served: bool
+    explanation: dict[str, Any]
+
+
+class ReaderOf(Told, frozen=True, kw_only=True):
+    """Who can read it, along which right."""
+
+    model: str
+    tenant: str | None  # null: every tenant
+    right: str
+
+
+class Readers(Told, frozen=True, kw_only=True):
+    """Everybody who can read it. `complete`: nobody is left out."""
+
+    readers: list[ReaderOf]
+    complete: bool
+
+
+class Applied(Told, frozen=True, kw_only=True):
+    """A change: its generation, and how it came into force.
+
+    `sure` is false as long as a worker may act on what was true before; `sure_at` is when none can any more,
+    if that is known.
+    """
+
+    changed: bool
+    generation: int
+    sure: bool
+    sure_at: datetime | None
+    workers: int | None
+    milliseconds: float | None
+    messages: tuple[str, ...]
+    replayed: bool
+
+
+class Changed(Applied, frozen=True, kw_only=True):
+    """A change of the thing with this id."""
+
+    id: str | None
+
+
+class KeyMade(Changed, frozen=True, kw_only=True):
+    """A new key. `token` is the key itself: told once, in the answer that made it, and stored nowhere."""
+
+    token: str | None
+    note: str
+
+
+class FieldError(Told, frozen=True, kw_only=True):
+    """What is wrong with one field."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(Told, frozen=True, kw_only=True):
+    """A refusal (RFC 9457). `record` is its record in the audit log."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    record: str
+    errors: list[FieldError] | UnsetType = UNSET

@@ -1,0 +1,233 @@
+"""Operations on grants: list, read, create, remove.
+
+The id of a grant is its tenant and its own id, with a colon between: ids are unique within a tenant, and a
+grant is found by its id without a search through all tenants. All grants of a tenant are one record, whose
+generation is the ETag of each of them.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.admin.call import Reply, changed, created, impossible
+from gateway.admin.documents import Grant, GrantNew, PagedOfOwners, PagedOfTenant, Waiting, moment
+from gateway.admin.operation import Operation
+from gateway.admin.pages import Page, cut, walk
+from gateway.directory.edits import grants as edits
+from gateway.model.access import Action
+from gateway.model.errors import BadNameError, Reason, Refusal
+from gateway.model.names import (
+    TenantId,
+    parse_group_name,
+    parse_package_id,
+    parse_pattern,
+    parse_tenant_id,
+)
+
+if TYPE_CHECKING:
+    from gateway.admin.call import Call, Find
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.edits.effect import Effect
+    from gateway.directory.reading.listing import Listing
+    from gateway.model import facts
+
+MAX_ID_CHARACTERS = 64
+
+
+def parse_grant(text: str) -> str:
+    """The id of a grant: tenant, colon, the grant's own id. Raises `BadNameError`."""
+    tenant, colon, grant_id = text.partition(":")
+    parse_tenant_id(tenant)
+    is_plain = grant_id.isascii() and grant_id.replace("_", "").isalnum()
+    if not colon or not is_plain or len(grant_id) > MAX_ID_CHARACTERS:
+        raise BadNameError("not the id of a grant: expected TENANT:GRANT")
+    return text
+
+
+def _split(text: str) -> tuple[TenantId, str]:
+    tenant, _, grant_id = text.partition(":")
+    return TenantId(tenant), grant_id
+
+
+def _document(grant: facts.Grant, tenant: TenantId, generation: int, now: float) -> Grant:
+    return Grant(
+        id=f"{tenant}:{grant.grant_id}",
+        tenant=tenant,
+        grant_id=grant.grant_id,
+        models=grant.models,
+        groups=grant.groups,
+        packages=grant.packages,
+        actions=sorted(grant.actions),
+        state=grant.state_at(now),
+        not_before=moment(grant.not_before),
+        expires_at=moment(grant.expires_at),
+        source=grant.source,
+        generation=generation,
+    )
+
+
+async def _find_held(facts_now: Listing, tenant: TenantId) -> facts.Grants | None:
+    """The grants of a tenant; none that another tenant, which had its name before, left behind."""
+    found, owner = await facts_now.find_grants(tenant), await facts_now.find_tenant(tenant)
+    is_its_own = found is not None and owner is not None and found.tenant_record == owner.record_id
+    return found if is_its_own else None
+
+
+def _find_tag(tenant: TenantId) -> Find:
+    async def find(facts_now: Listing) -> str | None:
+        found = await _find_held(facts_now, tenant)
+        return None if found is None else str(found.generation)
+
+    return find
+
+
+async def list_grants(call: Call) -> Reply:
+    """A page of grants, tenant by tenant, each by id."""
+    query = call.query
+
+    async def page_of(
+        owner: TenantId | None, after: str | None, limit: int
+    ) -> tuple[list[tuple[str, Grant]], bool]:
+        if owner is None:
+            return [], False
+        held = await _find_held(call.listing, owner)
+        if held is None:
+            return [], False
+        found = [
+            (grant.grant_id, _document(grant, owner, held.generation, call.now)) for grant in held.grants
+        ]
+        return cut(sorted(found, key=lambda one: one[0]), after, limit)
+
+    only = call.own
+    if only is None and query.tenant is not None:
+        only = parse_tenant_id(query.tenant)
+    page = await walk(call.listing, page_of, after=query.after, limit=query.limit, only=only)
+    return Reply(document=page, next_after=page.after)
+
+
+async def read_grant(call: Call) -> Reply:
+    """One grant."""
+    tenant, grant_id = _split(call.id)
+    if call.own not in {None, tenant}:
+        raise Refusal(Reason.ABSENT)
+    held = await _find_held(call.listing, tenant)
+    if held is None:
+        raise Refusal(Reason.ABSENT)
+    for grant in held.grants:
+        if grant.grant_id == grant_id:
+            document = _document(grant, tenant, held.generation, call.now)
+            return Reply(document=document, generation=held.generation)
+    raise Refusal(Reason.ABSENT)
+
+
+async def create_grant(call: Call) -> Reply:
+    """A right on one pattern or group. A right that is there already is extended, or stays as it is."""
+    body = call.body
+    tenant = parse_tenant_id(body.tenant)
+    if (body.model is None) == (body.group is None):
+        raise impossible("/model", "name a model or a group, and not both")
+    try:
+        models = [] if body.model is None else [parse_pattern(body.model)]
+    except BadNameError as error:
+        raise impossible("/model", error) from error
+    groups = [] if body.group is None else [parse_group_name(body.group)]
+    try:
+        packages = [parse_package_id(one) for one in body.packages]
+    except BadNameError as error:
+        raise impossible("/packages", error) from error
+    begins, ends = body.not_before, body.expires_at
+    not_before = None if begins is None else begins.timestamp()
+    expires_at = None if ends is None else ends.timestamp()
+    if expires_at is not None and expires_at <= max(call.now, not_before or call.now):
+        raise impossible("/expires_at", "it lies ahead of now and of not_before")
+    made: list[str] = []
+
+    async def edit(changes: Changes) -> Effect:
+        if await changes.find_tenant(tenant) is None:
+            raise impossible("/tenant", f"there is no tenant {tenant}")
+        effect = await edits.add_grants(
+            changes,
+            tenant_id=tenant,
+            models=models,
+            groups=groups,
+            packages=packages,
+            actions=body.actions,
+            not_before=not_before,
+            expires_at=expires_at,
+            now=call.now,
+        )
+        narrowed = set(packages)
+        made[:] = [
+            f"{tenant}:{one.grant_id}"
+            for one in await changes.list_grants(tenant)
+            if (set(models) & set(one.models) or set(groups) & set(one.groups))
+            and set(one.packages) == narrowed
+            and set(body.actions) <= one.actions
+        ]
+        return effect
+
+    subject = (*models, *(f"group {one}" for one in groups), *(f"action {one}" for one in body.actions))
+    done = await call.change(edit, tenant=tenant, subject=subject, made=str(tenant), status=201)
+    reply = changed(done, call, made=made[0] if made else None)
+    return created(reply, f"/grants/{made[0]}") if done.result.is_changed and made else reply
+
+
+async def remove_grant(call: Call) -> Reply:
+    """Take one grant away."""
+    tenant, grant_id = _split(call.id)
+    if call.own not in {None, tenant}:
+        raise Refusal(Reason.ABSENT)
+    edit = partial(edits.remove_grant, tenant_id=tenant, grant_id=grant_id)
+    done = await call.change(edit, find=_find_tag(tenant), tenant=tenant, subject=(grant_id,), made=call.id)
+    return changed(done, call, made=call.id)
+
+
+def _operations(*, is_own: bool) -> tuple[Operation, ...]:
+    listed = Operation(
+        action=Action.GRANTS_LIST,
+        method="GET",
+        path="/grants",
+        summary="List grants, tenant by tenant.",
+        handle=list_grants,
+        query=PagedOfOwners if is_own else PagedOfTenant,
+        reply=Page[Grant],
+    )
+    made = Operation(
+        action=Action.GRANTS_CREATE,
+        method="POST",
+        path="/grants",
+        summary="Grant actions (read, if none is named) on a pattern or a group.",
+        handle=create_grant,
+        query=Waiting,
+        body=GrantNew,
+        creates=True,
+    )
+    one = (
+        Operation(
+            action=Action.GRANTS_READ,
+            method="GET",
+            path="/grants/{id}",
+            summary="Read a grant.",
+            handle=read_grant,
+            parse_id=parse_grant,
+            has_etag=True,
+            reply=Grant,
+        ),
+        Operation(
+            action=Action.GRANTS_REMOVE,
+            method="DELETE",
+            path="/grants/{id}",
+            summary="Take a grant away.",
+            handle=remove_grant,
+            parse_id=parse_grant,
+            query=Waiting,
+            has_etag=True,
+            more_refusals=(Reason.FOLDER_OWNED,),
+        ),
+    )
+    return (listed, *one) if is_own else (listed, made, *one)
+
+
+OPERATIONS = _operations(is_own=False)
+OWN_OPERATIONS = _operations(is_own=True)

@@ -1,0 +1,362 @@
+"""Operations on keys: list, read, create, rotate, revoke. A key is told once; keys are never deleted.
+
+What may be handed out is said by `model/roles.py`; it is checked here, before anything is changed. The same
+operations serve the tenants' own routes, where the tenant is the caller's and stands nowhere in a request.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
+
+from gateway.admin.call import Reply, changed, created, impossible
+from gateway.admin.documents import (
+    Key,
+    KeyMade,
+    KeyNew,
+    KeyRotation,
+    OwnKeyNew,
+    PagedKeys,
+    PagedOfOwners,
+    Waiting,
+    moment,
+)
+from gateway.admin.operation import Operation
+from gateway.admin.pages import Page, walk
+from gateway.directory.edits import keys as edits
+from gateway.directory.reading.key_usage import find_uses
+from gateway.directory.records import names
+from gateway.identity.new_keys import KeyOrder, import_key, issue_key, key_state, parse_networks, parse_scopes
+from gateway.model.access import Action
+from gateway.model.errors import BadNameError, FieldProblem, Reason, Refusal
+from gateway.model.facts import KeyKind
+from gateway.model.names import parse_key_id, parse_tenant_id
+from gateway.model.roles import Handed, may_end, why_not_handed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from gateway.admin.call import Call, Find
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.edits.effect import Effect
+    from gateway.directory.reading.key_usage import LastUse
+    from gateway.directory.reading.listing import Listing
+    from gateway.identity.new_keys import NewKey
+    from gateway.model import facts
+    from gateway.model.names import KeyId, TenantId
+
+SHOWN_ONCE = "This is the key. It is told once, and stored nowhere."
+NOT_SHOWN = "The key was told once, in the first answer, and is stored nowhere."
+OF_ANOTHER_SYSTEM = "The key is the other system's, and was not seen here."
+
+
+def key_document(key: facts.Key, now: float, last_use: LastUse | None) -> Key:
+    """A key, as it is answered."""
+    return Key(
+        id=key.key_id,
+        kind=key.kind,
+        tenant=key.tenant,
+        tenant_record=key.tenant_record,
+        name=key.name,
+        state=key_state(key, now),
+        role=key.role,
+        scopes=sorted(key.scopes),
+        networks=key.networks,
+        created_at=moment(key.created_at),
+        not_before=moment(key.not_before),
+        expires_at=moment(key.expires_at),
+        revoked_at=moment(key.revoked_at),
+        revoked_for=key.life.revoked_for or None,
+        disabled_at=moment(key.life.disabled_at),
+        replaces=key.life.replaces,
+        replaced_by=key.life.replaced_by,
+        last_used_at=None if last_use is None else moment(last_use.at),
+        last_used_network=None if last_use is None else last_use.network,
+        source=key.source,
+        generation=key.generation,
+    )
+
+
+def find_tag(key_id: KeyId) -> Find:
+    """What finds the state of a key. Its last use is no part of it."""
+
+    async def find(facts_now: Listing) -> str | None:
+        found = await facts_now.find_key(key_id)
+        return None if found is None else str(found.generation)
+
+    return find
+
+
+async def _documents(call: Call, keys: Sequence[facts.Key]) -> list[Key]:
+    seen = await find_uses(call.session.store, [key.key_id for key in keys])
+    return [key_document(key, call.now, seen.get(key.key_id)) for key in keys]
+
+
+async def list_keys(call: Call) -> Reply:
+    """A page of keys: those of the operators, then tenant by tenant, each by id."""
+    query = call.query
+
+    async def page_of(
+        owner: TenantId | None, after: str | None, limit: int
+    ) -> tuple[list[tuple[str, Key]], bool]:
+        short, is_more = await call.listing.page_of(
+            names.key_set(owner), _parse_short, after=after, limit=limit
+        )
+        ids = [parse_key_id(names.long_key_id(one.encode())) for one in short]
+        found = [key async for _, key in call.listing.each_stored_key(ids) if _is_shown(call, key)]
+        documents = await _documents(call, found)
+        return [(one.id.removeprefix("key_"), one) for one in documents], is_more
+
+    if call.own is not None:
+        only: TenantId | None = call.own
+        is_of_operators = False
+    else:
+        only = None if query.tenant is None else parse_tenant_id(query.tenant)
+        is_of_operators = query.admin and only is None
+    page = await walk(
+        call.listing,
+        page_of,
+        after=query.after,
+        limit=query.limit,
+        only=only,
+        is_of_operators=is_of_operators,
+        has_operators=True,
+    )
+    return Reply(document=page, next_after=page.after)
+
+
+def _parse_short(text: str) -> str:
+    return parse_key_id(f"key_{text}").removeprefix("key_")
+
+
+async def read_key(call: Call) -> Reply:
+    """One key."""
+    key = await find_own(call, call.listing)
+    [document] = await _documents(call, [key])
+    return Reply(document=document, generation=key.generation)
+
+
+async def find_own(call: Call, listing: Listing) -> facts.Key:
+    """The key that the path names. One of another tenant is as absent as one that is not there."""
+    key = await listing.find_key(parse_key_id(call.id))
+    if key is None or not _is_shown(call, key):
+        raise Refusal(Reason.ABSENT)
+    return key
+
+
+def _is_shown(call: Call, key: facts.Key) -> bool:
+    """Whether the caller may see a key: of one's own are those of this tenant, and not of its name alone."""
+    whose = key.tenant, key.tenant_record
+    return call.own is None or whose == (call.principal.tenant, call.principal.tenant_record)
+
+
+async def create_key(call: Call) -> Reply:
+    """A new key; or, by its SHA-256, a key of another system."""
+    order = _order(call)
+    sha256_hex = None if call.own is not None else call.body.sha256
+    peppers = call.session.peppers
+    if sha256_hex is None:
+        new = issue_key(order, environment=call.session.settings.token_env, peppers=peppers)
+    else:
+        new = import_key(order, sha256_hex=sha256_hex, peppers=peppers)
+    verify_handed(call, new.key)
+
+    async def edit(changes: Changes) -> Effect:
+        if order.tenant is not None and await changes.find_tenant(order.tenant) is None:
+            raise impossible("/tenant", f"there is no tenant {order.tenant}")
+        return await edits.create_key(changes, key=new.key, digest=new.digest)
+
+    return await _made(call, new, edit, key_id=new.key.key_id)
+
+
+async def rotate_key(call: Call) -> Reply:
+    """A new key in the place of another, which ends after the overlap."""
+    old = await find_own(call, call.listing)
+    expires_at = call.body.expires_at
+    order = _checked(
+        "/expires_at",
+        now=call.now,
+        kind=old.kind,
+        tenant=old.tenant,
+        expires_at=None if expires_at is None else expires_at.timestamp(),
+    )
+    new = issue_key(order, environment=call.session.settings.token_env, peppers=call.session.peppers)
+    new = replace(new, key=edits.heir_of(old, new.key))
+
+    async def edit(changes: Changes) -> Effect:
+        current = await find_own(call, changes)
+        verify_handed(call, edits.heir_of(current, new.key))
+        return await edits.rotate_key(
+            changes,
+            key_id=old.key_id,
+            successor=replace(new.key, expires_at=order.expires_at),
+            digest=new.digest,
+            now=call.now,
+            overlap_seconds=call.body.overlap_seconds,
+        )
+
+    return await _made(
+        call, new, edit, key_id=old.key_id, subject=(new.key.key_id,), find=find_tag(old.key_id)
+    )
+
+
+async def revoke_key(call: Call) -> Reply:
+    """Refuse a key from now on, in every worker when this is answered."""
+    key_id = parse_key_id(call.id)
+
+    async def edit(changes: Changes) -> Effect:
+        key = await find_own(call, changes)
+        # Whoever holds a key may end it, whatever its role: to give it up hands out nothing.
+        if key_id != call.principal.key_id and not may_end(call.giver, key.tenant, key.role):
+            raise Refusal(Reason.EXCESS_RIGHTS)
+        return await edits.revoke_key(changes, key_id=key_id, now=call.now)
+
+    owner = await find_own(call, call.listing)
+    done = await call.change(edit, find=find_tag(key_id), tenant=owner.tenant, key_id=key_id, made=key_id)
+    return changed(done, call, made=key_id)
+
+
+def verify_handed(call: Call, key: facts.Key) -> None:
+    """Raise `Refusal` unless the caller may hand out a key with these rights."""
+    ends_in = None if key.expires_at is None else key.expires_at - call.now
+    handed = Handed(tenant=key.tenant, role=key.role, scopes=key.scopes, seconds=ends_in)
+    why = why_not_handed(call.giver, handed)
+    if why is not None:
+        field, detail = why
+        raise Refusal(Reason.EXCESS_RIGHTS, fields=(FieldProblem(f"/{field}" if field else "", detail),))
+
+
+def _order(call: Call) -> KeyOrder:
+    """What the body orders. Raises `Refusal` that names the field."""
+    body, own = call.body, call.own
+    role = None if own is not None else body.role
+    tenant = own
+    if own is None and body.tenant is not None:
+        tenant = parse_tenant_id(body.tenant)
+    kind = KeyKind.TENANT if tenant is not None else KeyKind.ADMIN
+    try:
+        scopes = None if body.scopes is None else parse_scopes(body.scopes, kind, role)
+    except BadNameError as error:
+        raise impossible("/scopes", error) from error
+    try:
+        networks = parse_networks(body.networks)
+    except BadNameError as error:
+        raise impossible("/networks", error) from error
+    begins, ends = body.not_before, body.expires_at
+    not_before = None if begins is None else begins.timestamp()
+    expires_at = None if ends is None else ends.timestamp()
+    if expires_at is not None and expires_at <= max(call.now, not_before or call.now):
+        raise impossible("/expires_at", "it lies ahead of now and of not_before")
+    if not body.name.isprintable():
+        raise impossible("/name", "it has printable characters only")
+    return _checked(
+        "/role",
+        now=call.now,
+        kind=kind,
+        tenant=tenant,
+        name=body.name,
+        role=role,
+        scopes=scopes,
+        networks=networks,
+        not_before=not_before,
+        expires_at=expires_at,
+    )
+
+
+def _checked(pointer: str, **members: Any) -> KeyOrder:
+    try:
+        return KeyOrder(**members)
+    except BadNameError as error:
+        raise impossible(pointer, error) from error
+
+
+async def _made(
+    call: Call,
+    new: NewKey,
+    edit: Callable[[Changes], Awaitable[Effect]],
+    *,
+    key_id: KeyId,
+    subject: tuple[str, ...] = (),
+    find: Find | None = None,
+) -> Reply:
+    """Make a key, and tell it in the answer. Its mark in the engine's cache is noted at its first use."""
+    made, location = new.key.key_id, f"/keys/{new.key.key_id}"
+    done = await call.change(
+        edit,
+        find=find,
+        tenant=new.key.tenant,
+        key_id=key_id,
+        subject=subject,
+        made=made,
+        location=location,
+        status=201,
+    )
+    note = OF_ANOTHER_SYSTEM if new.token is None else SHOWN_ONCE
+    return created(changed(done, call, made=made, token=new.token, note=note), location)
+
+
+def _operations(*, is_own: bool) -> tuple[Operation, ...]:
+    """The table: for the admin API, or for the tenants' own routes."""
+    return (
+        Operation(
+            action=Action.KEYS_LIST,
+            method="GET",
+            path="/keys",
+            summary="List keys: of the operators, then tenant by tenant. Revoked ones stay.",
+            handle=list_keys,
+            query=PagedOfOwners if is_own else PagedKeys,
+            reply=Page[Key],
+        ),
+        Operation(
+            action=Action.KEYS_CREATE,
+            method="POST",
+            path="/keys",
+            summary="Create a key, and tell it, this once.",
+            handle=create_key,
+            query=Waiting,
+            body=OwnKeyNew if is_own else KeyNew,
+            reply=KeyMade,
+            creates=True,
+            more_refusals=(Reason.EXCESS_RIGHTS,),
+        ),
+        Operation(
+            action=Action.KEYS_READ,
+            method="GET",
+            path="/keys/{id}",
+            summary="Read a key's record. The key itself is stored nowhere.",
+            handle=read_key,
+            parse_id=parse_key_id,
+            has_etag=True,
+            reply=Key,
+        ),
+        Operation(
+            action=Action.KEYS_ROTATE,
+            method="POST",
+            path="/keys/{id}/rotate",
+            summary="Replace a key by a new one with the same rights, and tell it, this once.",
+            handle=rotate_key,
+            parse_id=parse_key_id,
+            query=Waiting,
+            body=KeyRotation,
+            reply=KeyMade,
+            creates=True,
+            has_etag=True,
+            more_refusals=(Reason.EXCESS_RIGHTS,),
+        ),
+        Operation(
+            action=Action.KEYS_REVOKE,
+            method="POST",
+            path="/keys/{id}/revoke",
+            summary="Refuse a key from now on, in every worker when this is answered.",
+            handle=revoke_key,
+            parse_id=parse_key_id,
+            query=Waiting,
+            has_etag=True,
+            more_refusals=(Reason.EXCESS_RIGHTS,),
+        ),
+    )
+
+
+OPERATIONS = _operations(is_own=False)
+OWN_OPERATIONS = _operations(is_own=True)

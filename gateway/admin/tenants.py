@@ -1,0 +1,210 @@
+"""Operations on tenants: list, read, create, change, suspend, resume."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from gateway.admin.call import Reply, changed, created
+from gateway.admin.documents import Paged, Tenant, TenantNew, TenantPatch, Waiting, moment
+from gateway.admin.operation import Operation
+from gateway.admin.pages import Page
+from gateway.directory.edits import tenants as edits
+from gateway.directory.edits.effect import Effect
+from gateway.directory.records import names
+from gateway.model.access import ALLOWABLE, Action
+from gateway.model.errors import Reason, Refusal
+from gateway.model.names import parse_tenant_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gateway.admin.call import Call, Find
+    from gateway.directory.edits.changes import Changes
+    from gateway.directory.reading.listing import Listing
+    from gateway.model import facts
+    from gateway.model.names import TenantId
+
+
+def tenant_document(tenant: facts.Tenant) -> Tenant:
+    """A tenant, as it is answered."""
+    return Tenant(
+        id=tenant.tenant_id,
+        record=tenant.record_id,
+        name=tenant.name,
+        suspended=tenant.is_suspended,
+        being_removed=tenant.removal is not None,
+        degraded_seconds=tenant.degraded_seconds,
+        image_hosts=tenant.image_hosts,
+        allows=tenant.allows,
+        created_at=moment(tenant.created_at),
+        source=tenant.source,
+        generation=tenant.generation,
+    )
+
+
+def find_tag(tenant_id: TenantId) -> Find:
+    """What finds the state of a tenant."""
+
+    async def find(facts_now: Listing) -> str | None:
+        found = await facts_now.find_tenant(tenant_id)
+        return None if found is None else str(found.generation)
+
+    return find
+
+
+async def list_tenants(call: Call) -> Reply:
+    """A page of tenants, by id."""
+    ids, is_more = await call.listing.page_of(
+        names.TENANTS, parse_tenant_id, after=call.query.after, limit=call.query.limit
+    )
+    found = await call.listing.find_tenants(ids)
+    after = ids[-1] if is_more and ids else None
+    items = [tenant_document(one) for one in found]
+    return Reply(document=Page(items=items, after=after), next_after=after)
+
+
+async def read_tenant(call: Call) -> Reply:
+    """One tenant."""
+    found = await call.listing.find_tenant(parse_tenant_id(call.id))
+    if found is None:
+        raise Refusal(Reason.ABSENT)
+    return Reply(document=tenant_document(found), generation=found.generation)
+
+
+async def create_tenant(call: Call) -> Reply:
+    """A new tenant; one that is there already is a conflict."""
+    tenant_id = parse_tenant_id(call.body.id)
+    edit = partial(edits.create_tenant, tenant_id=tenant_id, name=call.body.name or tenant_id, now=call.now)
+    location = f"/tenants/{tenant_id}"
+    done = await call.change(edit, tenant=tenant_id, made=tenant_id, location=location, status=201)
+    reply = changed(done, call, made=tenant_id)
+    return created(reply, location) if done.result.is_changed else reply
+
+
+async def change_tenant(call: Call) -> Reply:
+    """Change what is named of a tenant, all of it or nothing."""
+    tenant_id, patch = parse_tenant_id(call.id), call.body
+
+    async def edit(changes: Changes) -> Effect:
+        effects = []
+        if patch.degraded_seconds is not UNSET:
+            seconds = patch.degraded_seconds or 0.0
+            effects.append(await edits.set_degraded(changes, tenant_id=tenant_id, seconds=seconds))
+        if patch.image_hosts is not UNSET:
+            hosts = patch.image_hosts or ()
+            effects.append(await edits.set_image_hosts(changes, tenant_id=tenant_id, hosts=hosts))
+        if patch.allows is not UNSET:
+            wanted = set(patch.allows or ())
+            for actions, is_allowed in ((wanted, True), (set(ALLOWABLE) - wanted, False)):
+                effects.append(
+                    await edits.set_allows(
+                        changes, tenant_id=tenant_id, actions=sorted(actions), is_allowed=is_allowed
+                    )
+                )
+        return together(effects)
+
+    done = await call.change(
+        edit,
+        find=find_tag(tenant_id),
+        tenant=tenant_id,
+        subject=tuple(
+            f"{name} changes" for name in patch.__struct_fields__ if getattr(patch, name) is not UNSET
+        ),
+        made=tenant_id,
+    )
+    return changed(done, call, made=tenant_id)
+
+
+async def suspend_tenant(call: Call) -> Reply:
+    """Refuse all keys of a tenant from now on."""
+    return await _act(call, edits.suspend_tenant)
+
+
+async def resume_tenant(call: Call) -> Reply:
+    """Accept them again."""
+    return await _act(call, edits.resume_tenant)
+
+
+async def _act(call: Call, edit: Callable[..., Awaitable[Effect]]) -> Reply:
+    tenant_id = parse_tenant_id(call.id)
+    bound = partial(edit, tenant_id=tenant_id)
+    done = await call.change(bound, find=find_tag(tenant_id), tenant=tenant_id, made=tenant_id)
+    return changed(done, call, made=tenant_id)
+
+
+def together(effects: list[Effect]) -> Effect:
+    """What several edits of one transaction came to."""
+    return Effect(
+        is_changed=any(one.is_changed for one in effects),
+        sentences=tuple(sentence for one in effects if one.is_changed for sentence in one.sentences),
+    )
+
+
+OPERATIONS = (
+    Operation(
+        action=Action.TENANTS_LIST,
+        method="GET",
+        path="/tenants",
+        summary="List tenants, by id.",
+        handle=list_tenants,
+        query=Paged,
+        reply=Page[Tenant],
+    ),
+    Operation(
+        action=Action.TENANTS_CREATE,
+        method="POST",
+        path="/tenants",
+        summary="Create a tenant. It owns nothing and has no key yet.",
+        handle=create_tenant,
+        query=Waiting,
+        body=TenantNew,
+        creates=True,
+    ),
+    Operation(
+        action=Action.TENANTS_READ,
+        method="GET",
+        path="/tenants/{id}",
+        summary="Read a tenant.",
+        handle=read_tenant,
+        parse_id=parse_tenant_id,
+        has_etag=True,
+        reply=Tenant,
+    ),
+    Operation(
+        action=Action.TENANTS_CHANGE,
+        method="PATCH",
+        path="/tenants/{id}",
+        summary="Change a tenant: its degraded mode, hosts of images, what its workflows may do.",
+        handle=change_tenant,
+        parse_id=parse_tenant_id,
+        query=Waiting,
+        body=TenantPatch,
+        has_etag=True,
+        needs_match=True,
+        more_refusals=(Reason.FOLDER_OWNED,),
+    ),
+    Operation(
+        action=Action.TENANTS_SUSPEND,
+        method="POST",
+        path="/tenants/{id}/suspend",
+        summary="Refuse all keys of a tenant from now on, whatever the policy folder says.",
+        handle=suspend_tenant,
+        parse_id=parse_tenant_id,
+        query=Waiting,
+        has_etag=True,
+    ),
+    Operation(
+        action=Action.TENANTS_RESUME,
+        method="POST",
+        path="/tenants/{id}/resume",
+        summary="Accept a suspended tenant's keys again.",
+        handle=resume_tenant,
+        parse_id=parse_tenant_id,
+        query=Waiting,
+        has_etag=True,
+        more_refusals=(Reason.FOLDER_OWNED,),
+    ),
+)

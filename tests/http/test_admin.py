@@ -1,0 +1,572 @@
+"""The admin API over real sockets: what it does, what it refuses, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from gateway.admin.face import OPERATIONS
+from gateway.configuration.settings import CHECKOUT_POLICIES
+from gateway.directory.edits.changes import change
+from gateway.model.facts import Tenant
+from gateway.model.names import TenantId
+from tests.administration import Administrator
+
+PUBLIC_URL = "https://models.example"
+
+
+@dataclass
+class Site:
+    installation: Any
+    gateway: Any
+    owner: Administrator
+
+    def as_key(self, key):
+        return replace(self.owner, key=key)
+
+    def record(self, answer):
+        [record] = [one for one in self.installation.records() if one.get("id") == answer.record_id]
+        return record
+
+    def changes_of(self, action):
+        return [
+            one for one in self.installation.records() if one["kind"] == "change" and one["action"] == action
+        ]
+
+    def generation(self):
+        return self.installation.in_session(lambda session: session.store.generation())
+
+
+@pytest.fixture(scope="module")
+def site(new_installation):
+    installation = new_installation(
+        "admin",
+        CACHEGATE_PUBLIC_URL=PUBLIC_URL,
+        CACHEGATE_LEASE_MILLISECONDS="5000",
+        CACHEGATE_CANARY_SECONDS="0",
+        CACHEGATE_AUDIT_REFUSALS_PER_SECOND="10000",
+    )
+    gateway = installation.serve(workers=2)
+    try:
+        owner = Administrator(gateway.admin, installation.admin_key)
+        for tenant in ("acme", "globex"):
+            owner.made("/tenants", {"id": tenant})
+        yield Site(installation, gateway, owner)
+    finally:
+        gateway.stop()
+    assert "Traceback" not in gateway.log(), gateway.log()
+    installation.verify_audit()
+
+
+def problem(answer, status, kind):
+    assert (answer.status, answer.json()["type"]) == (status, f"urn:cachegate:problem:{kind}"), answer.body
+    return answer.json()
+
+
+class TestListeners:
+    def test_the_public_listener_knows_no_admin_path(self, site):
+        on_public = site.gateway.wire.get("/admin/v1/tenants", site.owner.key)
+        unknown = site.gateway.wire.get("/admin/v2/tenants", site.owner.key)
+        assert (on_public.status, on_public.body[:-50]) == (404, unknown.body[:-50])
+        assert site.record(on_public)["reason"] == "no-route"
+
+    def test_the_admin_listener_serves_nothing_else(self, site):
+        for path in ("/v1/models", "/v1/whoami", "/v1/keys", "/healthz", "/metrics"):
+            assert site.gateway.admin.get(path, site.owner.key).status == 404
+
+    def test_the_ops_listener_has_no_admin_api(self, site):
+        assert site.gateway.ops.get("/admin/v1/tenants", site.owner.key).status == 404
+
+    def test_on_the_public_listener_if_the_settings_say_so(self, new_installation):
+        installation = new_installation("admin-public", CACHEGATE_ADMIN_PUBLIC="on")
+        gateway = installation.serve()
+        try:
+            owner = Administrator(gateway.wire, installation.admin_key)
+            assert owner.get("/tenants").status == 200
+            with pytest.raises(ConnectionRefusedError):
+                gateway.admin.connect()
+        finally:
+            gateway.stop()
+
+    def test_without_a_key_nothing_is_told_but_the_document(self, site):
+        nobody = site.as_key(None)
+        assert nobody.get("/openapi.json").status == 200
+        for one in OPERATIONS:
+            answer = nobody.ask(one.method, one.path.replace("{id}", "acme"), {} if one.body else None)
+            assert answer.status == 401, one.action
+
+    def test_a_page_of_another_origin_gets_no_answer_that_it_may_read(self, site):
+        answer = site.owner.ask("OPTIONS", "/tenants", Origin="https://evil.example")
+        assert answer.status == 405
+        for one in (answer, site.owner.get("/tenants", Origin="https://evil.example")):
+            assert not [name for name, _ in one.headers if name.startswith("access-control")]
+            assert one.header("set-cookie") is None
+
+    def test_a_form_that_a_page_could_send_is_no_change(self, site):
+        answer = site.owner.post(
+            "/tenants", b'{"id":"formed"}', content_type="text/plain", Content_Type="text/plain"
+        )
+        problem(answer, 400, "malformed-body")
+
+
+class TestChanges:
+    def test_a_new_thing_is_where_its_location_says(self, site):
+        answer = site.owner.post("/tenants", {"id": "located", "name": "A name"})
+        assert answer.status == 201
+        assert {"generation", "workers", "milliseconds"} <= answer.json().keys()
+        assert (answer.json()["workers"], answer.json()["sure"]) == (2, True)
+        path = answer.header("location").removeprefix("/admin/v1")
+        assert site.owner.get(path).json()["name"] == "A name"
+
+    def test_a_change_that_is_not_waited_for_says_from_when_it_is_sure(self, site):
+        answer = site.owner.post("/tenants?wait=false", {"id": "hurried"})
+        assert answer.status == 202
+        assert answer.header("location") == "/admin/v1/tenants/hurried"
+        assert not answer.json()["sure"]
+        assert answer.json()["sure_at"]
+
+    def test_a_tenant_that_is_served_without_redis_makes_it_sure_that_much_later(self, site):
+        site.owner.made("/tenants", {"id": "degraded"})
+        site.installation.run("tenants", "degraded", "degraded", "1h")
+        answer = site.owner.post("/tenants/degraded/suspend?wait=false").json()
+        sure_at = datetime.fromisoformat(answer["sure_at"]).timestamp()
+        assert sure_at - time.time() > 3590  # noqa: TID251 -- what it says is a time of day
+
+    def test_a_stopped_worker_makes_a_change_unsure_and_no_error(self, new_installation):
+        installation = new_installation("admin-stopped", CACHEGATE_CANARY_SECONDS="0")
+        gateway = installation.serve(workers=2)
+        try:
+            owner = Administrator(gateway.admin, installation.admin_key)
+            owner.made("/tenants", {"id": "acme"})
+            installation.run("tenants", "degraded", "acme", "1h")
+            pids = gateway.worker_pids()
+            statuses = set()
+            for pid in pids:  # one of them answers, and waits for the other
+                os.kill(pid, signal.SIGSTOP)
+                try:
+                    answer = Administrator(gateway.admin, installation.admin_key).post(
+                        "/tenants/acme/suspend"
+                    )
+                    statuses.add(answer.status)
+                    if answer.status == 202:
+                        assert not answer.json()["sure"]
+                        break
+                except TimeoutError:  # the kernel gave the connection to the one that is stopped
+                    continue
+                finally:
+                    os.kill(pid, signal.SIGCONT)
+            assert 202 in statuses
+            assert owner.get("/tenants/acme").json()["suspended"]
+        finally:
+            gateway.stop()
+
+    def test_a_revoked_key_is_refused_when_the_answer_is_there_and_stays_readable(self, site):
+        made = site.owner.made("/keys", {"tenant": "acme"})
+        assert site.gateway.wire.get("/v1/whoami", made["token"]).status == 200
+        assert site.owner.post(f"/keys/{made['id']}/revoke").status == 200
+        assert site.gateway.wire.get("/v1/whoami", made["token"]).status == 401
+        assert site.owner.get(f"/keys/{made['id']}").json()["state"] == "revoked"
+        assert site.owner.ask("DELETE", f"/keys/{made['id']}").status == 405
+
+    def test_a_key_that_ends_itself_is_told_so(self, site):
+        spare = site.owner.made("/keys", {"name": "spare"})
+        answer = site.as_key(spare["token"]).post(f"/keys/{spare['id']}/revoke")
+        assert (answer.status, answer.json()["sure"]) == (200, True)
+        assert site.as_key(spare["token"]).get("/tenants").status == 401
+
+    def test_a_rotated_key_has_the_rights_of_the_old_one(self, site):
+        old = site.owner.made("/keys", {"tenant": "acme", "scopes": ["read"], "networks": ["127.0.0.0/8"]})
+        answer = site.owner.post(f"/keys/{old['id']}/rotate", {"overlap_seconds": 3600})
+        new = answer.json()
+        found = site.owner.get(answer.header("location").removeprefix("/admin/v1")).json()
+        assert (found["scopes"], found["networks"]) == (["read"], ["127.0.0.0/8"])
+        for token in (old["token"], new["token"]):
+            assert site.gateway.wire.get("/v1/whoami", token).status == 200
+
+    def test_grants_rules_aliases_and_groups_have_their_whole_life(self, site):
+        owner = site.owner
+        rule = owner.post("/model-rules", {"pattern": "acme/*", "owner": "acme"})
+        assert rule.status == 201
+        path = rule.header("location").removeprefix("/admin/v1")
+        etag = owner.get(path).header("etag")
+        changed = owner.ask("PATCH", path, {"visibility": "public"}, If_Match=etag)
+        assert (changed.status, owner.get(path).json()["visibility"]) == (200, "public")
+        back = owner.ask("PATCH", path, {"visibility": None}, If_Match=changed.header("etag"))
+        assert (back.status, owner.get(path).json()["visibility"]) == (200, None)
+        grant = owner.post(
+            "/grants", {"tenant": "globex", "model": "acme/cars/*", "actions": ["read", "infer"]}
+        )
+        granted = grant.header("location").removeprefix("/admin/v1")
+        assert owner.get(granted).json()["actions"] == ["infer", "read"]
+        readers = owner.get("/readers?model=acme%2Fcars%2F1").json()
+        assert {(one["tenant"], one["right"].split()[0]) for one in readers["readers"]} == {
+            ("acme", "owner"),
+            ("globex", "grant"),
+        }
+        assert owner.ask("DELETE", granted).status == 200
+        assert owner.get(granted).status == 404
+        assert owner.post("/aliases", {"alias": "best", "model": "acme/cars/1"}).status == 200
+        assert owner.get("/aliases").json()["items"][0]["model"] == "acme/cars/1"
+        assert owner.ask("DELETE", "/aliases?alias=best").status == 200
+        assert owner.post("/groups/vision/add", {"patterns": ["acme/cars/*"]}).status == 200
+        assert owner.get("/groups/vision").json()["patterns"] == ["acme/cars/*"]
+        assert owner.post("/groups/vision/remove", {"patterns": ["acme/cars/*"]}).status == 200
+        assert owner.get("/groups/vision").status == 404
+
+    def test_what_a_key_may_do_is_explained(self, site):
+        key = site.owner.made("/keys", {"tenant": "globex"})
+        answer = site.owner.post("/explain", {"key_id": key["id"], "model": "acme/x/1"})
+        assert not answer.json()["served"]
+        assert answer.json()["explanation"]["verdict"] == "deny"
+
+
+class TestPreconditions:
+    def test_of_two_operators_at_once_one_is_told_so(self, site):
+        site.owner.made("/tenants", {"id": "raced"})
+        etag = site.owner.get("/tenants/raced").header("etag")
+        answers, both = [], threading.Barrier(6)
+
+        def change(seconds):
+            both.wait()
+            answers.append(
+                site.owner.ask("PATCH", "/tenants/raced", {"degraded_seconds": seconds}, If_Match=etag)
+            )
+
+        threads = [threading.Thread(target=change, args=(seconds,)) for seconds in range(1, 7)]
+        [one.start() for one in threads]
+        [one.join() for one in threads]
+        assert sorted(one.status for one in answers) == [200, 412, 412, 412, 412, 412]
+
+    def test_a_change_of_a_record_needs_the_state_that_it_is_meant_for(self, site):
+        before = site.owner.get("/tenants/acme")
+        problem(
+            site.owner.ask("PATCH", "/tenants/acme", {"degraded_seconds": 5}), 428, "precondition-required"
+        )
+        for tag in ('"0"', f"W/{before.header('etag')}", "acme", ""):
+            answer = site.owner.ask("PATCH", "/tenants/acme", {"degraded_seconds": 5}, If_Match=tag)
+            problem(answer, 412, "precondition-failed")
+        assert site.owner.get("/tenants/acme").body == before.body
+
+    def test_its_last_use_does_not_move_the_state_of_a_key(self, site, eventually):
+        made = site.owner.made("/keys", {"tenant": "acme"})
+        etag = site.owner.get(f"/keys/{made['id']}").header("etag")
+        site.gateway.wire.get("/v1/whoami", made["token"])
+        eventually(lambda: site.owner.get(f"/keys/{made['id']}").json()["last_used_at"])
+        assert site.owner.get(f"/keys/{made['id']}").header("etag") == etag
+
+    def test_the_digest_of_the_rules_is_their_state(self, site):
+        found = site.owner.get("/policy")
+        rules = {name: found.json()[name] for name in ("schema", "policies")}
+        assert found.header("etag") == f'"{found.json()["digest"]}"'
+        rules["policies"] += [
+            {"file": "held.cedar", "text": '@id("held") forbid (principal, action == Action::"read", '
+             'resource in ModelGroup::"pattern:held/*");'}
+        ]  # fmt: skip
+        problem(site.owner.ask("PUT", "/policy", rules), 428, "precondition-required")
+        changed = site.owner.ask("PUT", "/policy", rules, If_Match=found.header("etag"))
+        assert changed.status == 200, changed.body
+        problem(
+            site.owner.ask("PUT", "/policy", rules, If_Match=found.header("etag")), 412, "precondition-failed"
+        )
+        assert site.owner.get("/policy").header("etag") == changed.header("etag")
+
+    def test_rules_that_do_not_hold_or_lock_their_author_out_are_not_put_into_force(self, site):
+        found = site.owner.get("/policy")
+        tag = found.header("etag")
+        rules = {name: found.json()[name] for name in ("schema", "policies")}
+        broken = {**rules, "policies": [{"file": "a.cedar", "text": "permit (nobody"}]}
+        answer = problem(site.owner.ask("PUT", "/policy", broken, If_Match=tag), 422, "impossible-value")
+        assert answer["errors"][0]["pointer"] == "/policies"
+        alone = {**rules, "policies": [one for one in rules["policies"] if one["file"] != "roles.cedar"]}
+        problem(site.owner.ask("PUT", "/policy", alone, If_Match=tag), 409, "conflict")
+        assert site.owner.get("/policy").header("etag") == tag
+
+    def test_what_the_policy_folder_says_is_changed_there(self, site, tmp_path):
+
+        folder = tmp_path / "policies"
+        shutil.copytree(CHECKOUT_POLICIES, folder)
+        (folder / "tenants" / "example.toml").unlink()
+        (folder / "tenants" / "folded.toml").write_text(
+            '[tenant]\nid = "folded"\n[models]\nown = ["folded/*"]\n'
+        )
+        before = site.owner.get("/policy").json()
+        site.installation.run("policy", "apply", str(folder), "--yes")
+        tag = site.owner.get("/tenants/folded").header("etag")
+        answer = site.owner.ask("PATCH", "/tenants/folded", {"degraded_seconds": 60}, If_Match=tag)
+        problem(answer, 409, "folder-owned")
+        assert site.owner.get("/tenants/folded").header("etag") == tag
+        assert before["digest"] != ""
+
+
+class TestIdempotency:
+    def test_a_request_that_is_sent_twice_is_carried_out_once(self, site):
+        first = site.owner.post("/keys", {"tenant": "acme"}, Idempotency_Key="once-1")
+        again = site.owner.post("/keys", {"tenant": "acme"}, Idempotency_Key="once-1")
+        assert (first.status, again.status) == (201, 201)
+        assert again.json()["id"] == first.json()["id"]
+        assert again.header("location") == first.header("location")
+        assert first.json()["token"]
+        assert again.json()["token"] is None
+        assert again.json()["replayed"]
+        assert first.json()["token"].encode() not in again.body
+
+    def test_another_body_with_the_same_key_is_refused(self, site):
+        site.owner.made("/tenants", {"id": "idem-a"})
+        assert site.owner.post("/tenants", {"id": "idem-b"}, Idempotency_Key="other").status == 201
+        answer = site.owner.post("/tenants", {"id": "idem-c"}, Idempotency_Key="other")
+        problem(answer, 422, "reused-idempotency-key")
+        assert site.owner.get("/tenants/idem-c").status == 404
+
+    def test_the_key_of_somebody_else_replays_nothing(self, site):
+        other = site.owner.made("/keys", {"name": "another owner"})["token"]
+        first = site.owner.post("/keys", {"tenant": "acme"}, Idempotency_Key="leaked")
+        answer = site.as_key(other).post("/keys", {"tenant": "acme"}, Idempotency_Key="leaked")
+        assert answer.status == 201
+        assert not answer.json()["replayed"]
+        assert answer.json()["id"] != first.json()["id"]
+
+    def test_many_at_once_make_one(self, site):
+        answers, all_at_once = [], threading.Barrier(8)
+
+        def send():
+            all_at_once.wait()
+            answers.append(
+                site.owner.post("/keys", {"tenant": "globex", "name": "one"}, Idempotency_Key="crowd")
+            )
+
+        threads = [threading.Thread(target=send) for _ in range(8)]
+        [one.start() for one in threads]
+        [one.join() for one in threads]
+        assert {one.status for one in answers} <= {201, 409}
+        made = {one.json()["id"] for one in answers if one.status == 201}
+        listed = [
+            one for one in site.owner.get("/keys?tenant=globex").json()["items"] if one["name"] == "one"
+        ]
+        assert made == {one["id"] for one in listed}
+        assert len(made) == 1
+
+    def test_a_refused_request_is_tried_anew(self, site):
+        body = {"tenant": "later"}
+        assert site.owner.post("/keys", body, Idempotency_Key="retried").status == 422
+        site.owner.made("/tenants", {"id": "later"})
+        assert site.owner.post("/keys", body, Idempotency_Key="retried").status == 201
+
+    def test_no_key_is_in_what_is_kept(self, site):
+        made = site.owner.post("/keys", {"tenant": "acme"}, Idempotency_Key="kept").json()
+        with site.installation.redis() as client:
+            names = list(client.scan_iter(b"{cachegate}:idem:*"))
+            assert names
+            assert all(0 < client.ttl(name) <= 86_400 for name in names)
+            for name in client.scan_iter(b"*"):
+                if client.type(name) == b"string":
+                    assert made["token"].encode() not in client.get(name)
+
+
+BAD_BODIES = [
+    ("/tenants", {"id": "bad", "owner": True}, 400, "/owner"),
+    ("/tenants", {"id": 5}, 400, "/id"),
+    ("/tenants", {}, 400, "/id"),
+    ("/tenants", {"id": "../etc"}, 400, "/id"),
+    ("/keys", {"tenant": "acme", "key_id": "key_000000000000"}, 400, "/key_id"),
+    ("/keys", {"tenant": "acme", "generation": 1}, 400, "/generation"),
+    ("/keys", {"tenant": "acme", "scopes": ["read", "everything"]}, 400, "/scopes/1"),
+    ("/keys", {"tenant": "acme", "scopes": []}, 400, "/scopes"),
+    ("/keys", {"tenant": "acme", "networks": ["10.0.0.1/8"]}, 422, "/networks"),
+    ("/keys", {"tenant": "acme", "expires_at": "tomorrow"}, 400, "/expires_at"),
+    ("/keys", {"tenant": "acme", "expires_at": "2001-01-01T00:00:00Z"}, 422, "/expires_at"),
+    ("/keys", {"tenant": "acme", "expires_at": "2090-01-01T00:00:00"}, 400, "/expires_at"),
+    (
+        "/keys",
+        {"tenant": "acme", "not_before": "2090-01-02T00:00:00Z", "expires_at": "2090-01-01T00:00:00Z"},
+        422,
+        "/expires_at",
+    ),
+    ("/keys", {"tenant": "nobody"}, 422, "/tenant"),
+    ("/keys", {"tenant": "acme", "role": "owner"}, 422, "/role"),
+    ("/keys", {"role": "tenant-admin"}, 422, "/role"),
+    ("/keys", {"role": "auditor", "scopes": ["keys:manage"]}, 422, "/scopes"),
+    ("/keys", {"scopes": ["read"]}, 422, "/scopes"),
+    ("/grants", {"tenant": "acme", "model": "*"}, 422, "/model"),
+    ("/grants", {"tenant": "acme"}, 422, "/model"),
+    ("/grants", {"tenant": "acme", "model": "a/b", "actions": ["own"]}, 400, "/actions/0"),
+    ("/grants", {"tenant": "nobody", "model": "a/b"}, 422, "/tenant"),
+    ("/model-rules", {"pattern": "a/../b", "owner": "acme"}, 422, "/pattern"),
+    ("/model-rules", {"pattern": "a/b"}, 422, "/owner"),
+    ("/model-rules", {"pattern": "a/b", "owner": "nobody"}, 422, "/owner"),
+    ("/groups/vision/add", {"patterns": ["a/b", "*"]}, 422, "/patterns/1"),
+]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(("path", "body", "status", "pointer"), BAD_BODIES, ids=lambda one: str(one)[:40])
+    def test_a_clear_problem_names_the_field_and_nothing_changes(self, site, path, body, status, pointer):
+        before = site.generation()
+        answer = site.owner.post(path, body)
+        assert answer.status == status, answer.body
+        assert [one["pointer"] for one in answer.json()["errors"]] == [pointer], answer.body
+        assert site.generation() == before
+
+    @pytest.mark.parametrize(
+        "raw",
+        [
+            b"",
+            b"[]",
+            b'"x"',
+            b"{",
+            b'{"id":"a","id":"b"}',
+            b'{"id":"a","\\u0069d":"b"}',
+            b'{"id":NaN}',
+            b'\xff\xfe{"id":"a"}',
+            b'{"id":"\\ud800"}',
+            b'{"a":' * 5000 + b"1" + b"}" * 5000,
+            b"[" * 60_000,
+        ],
+        ids=lambda raw: raw[:20].decode("latin-1"),
+    )
+    def test_what_is_no_plain_object_is_refused(self, site, raw):
+        before = site.generation()
+        problem(site.owner.post("/tenants", raw), 400, "malformed-body")
+        assert site.generation() == before
+
+    def test_no_body_is_read_for_a_caller_without_a_valid_key(self, site):
+        for key in (None, "cg_live_" + "0" * 30, "somebody-else's-key"):
+            lines = [
+                "POST /admin/v1/tenants HTTP/1.1",
+                "Host: gateway",
+                "Connection: close",
+                "Content-Length: 60000",
+            ]
+            lines += [] if key is None else [f"Authorization: Bearer {key}"]
+            with site.gateway.admin.connect() as connection:
+                connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")  # and no body
+                assert site.gateway.admin.read(connection).status == 401
+
+    def test_a_body_that_is_too_large_is_not_read(self, site):
+        problem(site.owner.post("/tenants", b" " * 70_000), 413, "body-too-large")
+        problem(site.owner.ask("PUT", "/policy", b" " * 1_100_000), 413, "body-too-large")
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "limit=0",
+            "limit=1001",
+            "limit=x",
+            "limit=1&limit=2",
+            "unknown=1",
+            "after",
+            "tenant=%ff",
+            "limit=+1",
+        ],
+    )
+    def test_a_query_that_does_not_parse_is_refused(self, site, query):
+        problem(site.owner.get(f"/keys?{query}"), 400, "malformed-query")
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/tenants/%2e%2e",
+            "/tenants/a%2Fb",
+            "/keys/key_x",
+            "/grants/acme",
+            "/quarantine/x",
+            "/model-rules/rule_",
+        ],
+    )
+    def test_what_can_be_no_name_is_as_absent_as_what_is_not_there(self, site, path):
+        problem(site.owner.get(path), 404, "not-found")
+
+    def test_an_unknown_path_and_method_are_refused_as_everywhere(self, site):
+        assert site.owner.get("/nothing").status == 404
+        assert site.owner.get("/tenants/acme/suspend").status == 405
+        assert site.owner.ask("DELETE", "/tenants").header("allow") == "GET, POST, HEAD"
+
+
+class TestPages:
+    def test_pages_lead_through_everything_once(self, site):
+        for number in range(7):
+            site.owner.post("/keys", {"tenant": "globex", "name": f"page {number}"})
+        for start in ("/keys", "/keys?tenant=globex", "/tenants", "/grants"):
+            whole = site.owner.get(f"{start}{'&' if '?' in start else '?'}limit=1000").json()["items"]
+            found, path = [], f"{start}{'&' if '?' in start else '?'}limit=3"
+            while path and len(found) < 100:  # another test may have made thousands of tenants
+                page = site.owner.get(path)
+                found += page.json()["items"]
+                assert len(page.json()["items"]) <= 3
+                link = page.header("link")
+                path = link and link.partition("<")[2].partition(">")[0].removeprefix("/admin/v1")
+            assert [one["id"] for one in found] == [one["id"] for one in whole[: len(found)]]
+            assert len(found) >= min(len(whole), 100)
+            assert len({one["id"] for one in found}) == len(found)
+
+
+class TestRecords:
+    def test_a_change_is_recorded_with_its_actor_and_what_was_before_and_after(self, site):
+        made = site.owner.made("/keys", {"tenant": "acme"})
+        site.owner.post(f"/keys/{made['id']}/revoke")
+        owner_id = site.gateway.wire.get("/v1/whoami", site.owner.key).json()["key_id"]
+        [created] = [one for one in site.changes_of("keys.create") if one["key_id"] == made["id"]]
+        [revoked] = [one for one in site.changes_of("keys.revoke") if one["key_id"] == made["id"]]
+        outcomes = {
+            one["change_id"]: one for one in site.installation.records() if one["kind"] == "change-outcome"
+        }
+        assert (created["actor"], created["tenant"], revoked["actor"]) == (owner_id, "acme", owner_id)
+        assert outcomes[revoked["id"]]["before"] == outcomes[created["id"]]["after"]
+        assert outcomes[created["id"]]["before"] != outcomes[created["id"]]["after"]
+
+    def test_a_request_is_recorded_with_its_action_and_what_it_is_about(self, site):
+        record = site.record(site.owner.get("/tenants/acme"))
+        assert (record["decision"], record["action"]) == ("allow", "tenants.read")
+        assert record["resource"] == {"kind": "administration", "subject": "acme"}
+        assert record["request"]["route"] == "/admin/v1/tenants/{id}"
+
+    def test_a_refusal_is_recorded_with_its_reason(self, site):
+        auditor = site.owner.made("/keys", {"role": "auditor"})["token"]
+        record = site.record(site.as_key(auditor).post("/tenants/acme/suspend"))
+        assert (record["decision"], record["reason"], record["action"]) == (
+            "deny",
+            "missing-scope",
+            "tenants.suspend",
+        )
+        bad = site.record(site.owner.post("/tenants", {"x": 1}))
+        assert (bad["decision"], bad["reason"]) == ("deny", "malformed-body")
+
+    def test_no_key_is_in_any_record(self, site):
+        token = site.owner.made("/keys", {"tenant": "acme"})["token"]
+        assert site.owner.post("/tenants", {"id": token}).status == 400
+        assert (
+            site.owner.post("/tenants", json.dumps({"id": token}).replace("c", "\\u0063").encode()).status
+            == 400
+        )
+        assert site.owner.get(f"/tenants/{token}").status == 400
+        assert site.owner.get(f"/tenants/{token.replace('g', '%67')}").status == 400
+        assert site.owner.get(f"/keys?tenant={token}").status == 400
+        assert token not in json.dumps(site.installation.records())
+
+
+def test_a_list_holds_no_worker_for_long(site):
+    """A thousand tenants and keys: another request is answered between the pages."""
+
+    async def fill(session):
+        async def work(changes):
+            for number in range(3000):
+                name = TenantId(f"zz-many-{number:05}")
+                await changes.put_tenant(
+                    Tenant(tenant_id=name, name=name, is_suspended=False, created_at=1.0)
+                )
+
+        await change(session.store, work)
+
+    site.installation.in_session(fill)
+    started = time.monotonic()
+    page = site.owner.get("/tenants?limit=1000&after=zz-many-")
+    assert len(page.json()["items"]) == 1000
+    assert time.monotonic() - started < 5

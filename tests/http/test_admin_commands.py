@@ -1,0 +1,95 @@
+"""Commands through a running gateway: the same outputs, from a machine that has neither state nor Redis."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Installation
+
+
+@pytest.fixture(scope="module")
+def served(new_installation):
+    installation = new_installation("commands", CACHEGATE_CANARY_SECONDS="0")
+    gateway = installation.serve()
+    try:
+        yield installation, gateway
+    finally:
+        gateway.stop()
+
+
+@pytest.fixture
+def far(served, tmp_path):
+    """Somebody with the URL and a key, and with nothing else."""
+    installation, gateway = served
+    environment = {
+        "CACHEGATE_URL": f"http://127.0.0.1:{gateway.admin.port}",
+        "CACHEGATE_ADMIN_KEY": installation.admin_key,
+    }
+    return Installation(tmp_path, environment, runs_here=True)
+
+
+def test_an_operator_makes_tenants_keys_and_grants_from_afar(served, far):
+    installation, gateway = served
+    assert far.json("tenants", "create", "acme")["tenant"] == "acme"
+    made = far.json("keys", "create", "--tenant", "acme", "--name", "ci", "--expires", "30d")
+    assert gateway.wire.get("/v1/whoami", made["token"]).json()["key_id"] == made["key_id"]
+    successor = far.json("keys", "rotate", made["key_id"], "--overlap", "1h")
+    assert successor["replaces"] == made["key_id"]
+    revoked = far.json("keys", "revoke", made["key_id"])
+    assert {"key_id", "generation", "workers", "milliseconds"} <= revoked.keys()
+    assert gateway.wire.get("/v1/whoami", made["token"]).status == 401
+    far.run("grants", "add", "--tenant", "acme", "--models", "globex/*", "--models", "shared/1")
+    far.run("tenants", "suspend", "acme")
+    assert gateway.wire.get("/v1/whoami", successor["token"]).status == 401
+    far.run("tenants", "resume", "acme")
+    for command in (
+        ("tenants", "list"),
+        ("keys", "list"),
+        ("keys", "list", "--tenant", "acme"),
+        ("grants", "list"),
+    ):
+        here, there = installation.json(*command), far.json(*command)
+        for one in (*here, *there):
+            one.pop("pepper", None)  # the gateway does not tell it
+            one.pop("last_used_at", None)
+        by_text = [sorted(map(str, listed)) for listed in (here, there)]
+        assert by_text[0] == by_text[1]
+
+
+def test_the_key_alone_is_on_standard_output(far):
+    far.run("tenants", "create", "piped")
+    done = far.run("keys", "create", "--tenant", "piped")
+    assert done.stdout.startswith("cg_live_")
+    assert len(done.stdout.split()) == 1
+
+
+def test_what_the_gateway_refuses_is_said_as_a_command_says_it(far):
+    assert "there is no tenant nobody" in far.run("keys", "create", "--tenant", "nobody", status=2).stderr
+    far.run("keys", "show", "key_000000000000", status=1)
+    far.environment["CACHEGATE_ADMIN_KEY"] = "cg_live_" + "0" * 30
+    assert "CACHEGATE_ADMIN_KEY" in far.run("keys", "list", status=2).stderr
+
+
+def test_a_gateway_that_is_not_there_is_a_dependency_that_is_not_there(far):
+    far.environment["CACHEGATE_URL"] = "http://127.0.0.1:9"
+    done = far.run("keys", "list", status=3)
+    assert far.environment["CACHEGATE_ADMIN_KEY"] not in done.stdout + done.stderr
+
+
+def test_one_of_the_two_alone_stops_a_command(far):
+    del far.environment["CACHEGATE_ADMIN_KEY"]
+    assert "CACHEGATE_ADMIN_KEY" in far.run("keys", "list", status=2).stderr
+
+
+def test_a_command_that_stays_local_says_so(served):
+    installation, gateway = served
+    beside = Installation(
+        installation.folder,
+        {
+            **installation.environment,
+            "CACHEGATE_URL": f"http://127.0.0.1:{gateway.admin.port}",
+            "CACHEGATE_ADMIN_KEY": installation.admin_key,
+        },
+        runs_here=True,
+    )
+    assert "whatever CACHEGATE_URL says" in " ".join(beside.run("models", "list").stderr.split())
