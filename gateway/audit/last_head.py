@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_LINES = 2 * PROMISED_RECORDS + 1  # the head, and the records earlier releases could leave after it
 MOST_BYTES = 64 << 20  # a record takes about a kilobyte
 _BLOCK_BYTES = 64 << 10
-_HEAD_OPENS = b'{"kind":"head",'
+_HEAD_MARK = b'"kind":"head"'
 
 
 class Place(NamedTuple):
@@ -63,7 +63,7 @@ def read_tail(
     for number, path in reversed(segments):
         for end, line in lines_backward(path):
             left -= len(line)
-            if line.startswith(_HEAD_OPENS) and (head := _find_head(line, keys)) and head.chain == chain:
+            if _HEAD_MARK in line and (head := _find_head(line, keys)) and head.chain == chain:
                 lines.reverse()
                 return ChainEnd(
                     head=head,

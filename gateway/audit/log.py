@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+    from gateway.audit.chain import Ready
     from gateway.audit.record import Links
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
@@ -77,7 +78,7 @@ class AuditLog:
         self._folder = folder.absolute()
         verify_own(self._folder)
         self._clock = clock
-        self._tails = RecordBodies(node)
+        self._bodies = RecordBodies(node)
         self._on_left = on_left
         self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
@@ -86,7 +87,7 @@ class AuditLog:
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
         now = self._ready()[0]
-        [record_id] = self._append_all([(self._new_id(now), self._tails.of_allow(admission))], now)
+        [record_id] = self._append_all([(self._new_id(now), self._bodies.of_allow(admission))], now)
         return Receipt(
             record_id=record_id,
             admission=admission,
@@ -99,8 +100,8 @@ class AuditLog:
         For each in order: the receipt of an allow, the record's id of a refusal (or that of a summary).
         """
         now = self._ready()[0]
-        tails, close = self._tails, self._close_left
-        ready: list[tuple[str, bytes]] = []
+        bodies, close = self._bodies, self._close_left
+        ready: list[Ready] = []
         recorded: list[Receipt | str] = []
         for decision, record_id in zip(
             decisions, self._writer.envelopes.ids.take(now, len(decisions)), strict=True
@@ -109,18 +110,18 @@ class AuditLog:
                 summary_id = self._count(decision, now)
                 recorded.append(summary_id or record_id)
                 if summary_id is None:
-                    ready.append((record_id, tails.of_refusal(decision)))
+                    ready.append((record_id, bodies.of_refusal(decision)))
                 continue
-            ready.append((record_id, tails.of_allow(decision)))
+            ready.append((record_id, bodies.of_allow(decision)))
             on_close = partial(close, record_id, decision.allowed.access.principal)
             recorded.append(Receipt(record_id=record_id, admission=decision, on_close=on_close))
         if ready:
             self._append_all(ready, now)
         return recorded
 
-    def _append_all(self, ready: Sequence[tuple[str, bytes]], now: float) -> list[str]:
-        """Write the records of decisions: ids and tails."""
-        self._writer.append_all([("decision", record_id, tail) for record_id, tail in ready], now)
+    def _append_all(self, ready: Sequence[Ready], now: float) -> list[str]:
+        """Write the records of decisions."""
+        self._writer.append_all(ready, now)
         return [record_id for record_id, _ in ready]
 
     def _new_id(self, now: float) -> str:
@@ -140,7 +141,7 @@ class AuditLog:
         summary_id = self._count(rejection, now)
         if summary_id is not None:
             return summary_id
-        return self._append_all([(self._new_id(now), self._tails.of_refusal(rejection))], now)[0]
+        return self._append_all([(self._new_id(now), self._bodies.of_refusal(rejection))], now)[0]
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""
@@ -239,10 +240,10 @@ class AuditLog:
         if not endings:
             return
         self._endings = []
-        of_outcome, ids = self._tails.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
+        of_outcome, ids = self._bodies.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
         self._writer.chain.leave(
             [
-                ("outcome", record_id, of_outcome(decision_id, principal.tenant, principal.key_id, outcome))
+                (record_id, of_outcome(decision_id, principal.tenant, principal.key_id, outcome))
                 for record_id, (decision_id, principal, outcome) in zip(ids, endings, strict=True)
             ]
         )

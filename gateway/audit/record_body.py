@@ -1,10 +1,12 @@
-"""Encode the part of a record that does not depend on its position in the chain (the tail).
+"""Encode the part of a record that does not depend on its position in the chain (the body).
 
-    {"kind":"decision","schema":1,"id":"...","chain":"...","seq":7,"prev":"...","time":"..."   the envelope
-    ,"node":"...","decision":"allow",...,"request":{...}}                                      the tail
+The canonical form sorts names, so position and body alternate: a body is the six pieces between the values
+that `Chain.seal_all` fills in (`SEALED`). All of it together is, byte for byte, the record encoded as a
+whole, and costs no sorting: the pieces are in order already.
 
-Envelope and tail together are the canonical bytes of the record, the same as if it had been encoded as a
-whole. The tail of a decision is joined from members that `record_fields.py` encodes.
+    {"action":"read","chain":"·","decision":...,"id":"·","key_id":...,"prev":"·",...,"seq":·,"size":...,"time":"·"}
+
+The pieces of a decision are joined from members that `record_fields.py` encodes.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from gateway.audit.record import UpstreamPart, encode
+from gateway.audit.record import SCHEMA_VERSION, UpstreamPart, encode
 from gateway.audit.record_fields import (
     REMEMBERED,
     found_members,
@@ -28,68 +30,71 @@ if TYPE_CHECKING:
     from gateway.model.access import Action, Principal
     from gateway.model.verdicts import Admission, Outcome, Rejection, Upstream
 
-_OUTCOME = b',"node":"%b","decision_id":"%b"%b,"ending":"%b","status":%d,"bytes":%d,"milliseconds":%a%b%b}'
+Body = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
+"""The pieces of a record in front of its chain, id, previous hash, sequence number and time, and the end."""
+
+SEALED = b'%b"chain":"%b",%b"id":"%b",%b"prev":"%b",%b"seq":%d,%b"time":"%b"%b'
+"""A whole record, but for its hash, of the pieces of its body and what is between them."""
+
+_SCHEMA = b'"schema":%d,' % SCHEMA_VERSION
+_END = b"}"
+_MICROSECONDS = 1000  # in a millisecond
 
 
 class RecordBodies:
-    """Encodes the tails of a node's decision records and of their outcomes."""
+    """Encodes the bodies of a node's decision records and of their outcomes."""
 
     def __init__(self, node: str) -> None:
         self._node = node
-        self._raw_node = node.encode()
 
-    def of_outcome(self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome) -> bytes:
-        """The tail of an outcome record. Only the tenant and key names may need JSON escapes."""
-        sha256 = b"" if outcome.sha256 is None else b',"sha256":"%b"' % outcome.sha256.encode()
-        return _OUTCOME % (
-            self._raw_node,
-            decision_id.encode(),
-            _who(tenant, key_id),
-            outcome.ending.encode(),
-            outcome.status,
-            outcome.bytes_sent,
-            round(outcome.milliseconds, 3),
-            sha256,
-            b"" if outcome.reason is None and outcome.upstream is None else _of_forwarded(outcome),
+    def of_outcome(self, decision_id: str, tenant: str | None, key_id: str | None, outcome: Outcome) -> Body:
+        """The body of an outcome record. Only the tenant and key names may need JSON escapes."""
+        reason, sha256, upstream = outcome.reason, outcome.sha256, outcome.upstream
+        key, node, owner = _who(self._node, tenant, key_id)
+        return (
+            b'{"bytes":%d,' % outcome.bytes_sent,
+            b'"decision_id":"%b","ending":"%b",' % (decision_id.encode(), outcome.ending.encode()),
+            b"%b%d%b" % (key, round(outcome.milliseconds * _MICROSECONDS), node),
+            _SCHEMA if reason is None else b'"reason":"%b",%b' % (reason.encode(), _SCHEMA),
+            b'%b"status":%d,%b'
+            % (b"" if sha256 is None else b'"sha256":"%b",' % sha256.encode(), outcome.status, owner),
+            _END if upstream is None else b',"upstream":%b}' % encode(_upstream_part(upstream)),
         )
 
-    def of_refusal(self, rejection: Rejection) -> bytes:
-        """The tail of the record of a refusal."""
+    def of_refusal(self, rejection: Rejection) -> Body:
+        """The body of the record of a refusal."""
         principal, secrets = rejection.principal, secrets_of(rejection.request)
-        decided = members(
-            node=self._node,
-            decision="deny",
-            reason=rejection.reason.value,
-            tenant=principal.tenant if principal else rejection.claimed_tenant,
-            key_id=principal.key_id if principal else None,
-            claimed_key_id=rejection.claimed_key_id,
-            principal=principal_kind(principal) if principal else None,
-            action=rejection.action,
-            policies=rejection.policies,
-            generation=rejection.stamp.generation if rejection.stamp else None,
+        first, second, third, fourth, fifth = _refused(
+            self._node,
+            rejection.reason,
+            principal,
+            rejection.claimed_tenant,
+            rejection.claimed_key_id,
+            rejection.action,
+            rejection.policies,
         )
+        generation = b"" if rejection.stamp is None else b'"generation":%d,' % rejection.stamp.generation
+        request = request_member(rejection.request, secrets)
         resource = named_member(rejection.resource, rejection.model, secrets)
-        return b"%b%b%b}" % (decided, resource, request_member(rejection.request, secrets))
+        return first, second + generation, third, fourth + request + resource + _SCHEMA, fifth, _END
 
-    def of_allow(self, admission: Admission) -> bytes:
-        """The tail of the record of an allow."""
+    def of_allow(self, admission: Admission) -> Body:
+        """The body of the record of an allow."""
         allowed, request = admission.allowed, admission.request
         access = allowed.access
         principal, secrets = access.principal, secrets_of(request)
-        return b'%b,"generation":%d%b%b}' % (
-            _permitted(self._node, principal, access.action, allowed.grant, allowed.policies),
-            admission.stamp.generation,
-            found_members(admission.found, access.resource, allowed.model, secrets),
-            request_member(request, secrets),
+        first, second, grant, third, fourth, fifth = _permitted(
+            self._node, principal, access.action, allowed.grant, allowed.policies
         )
-
-
-def _of_forwarded(outcome: Outcome) -> bytes:
-    """The fields that only the outcomes of forwarded requests have."""
-    reason = b"" if outcome.reason is None else b',"reason":"%b"' % outcome.reason.encode()
-    if outcome.upstream is None:
-        return reason
-    return b'%b,"upstream":%b' % (reason, encode(_upstream_part(outcome.upstream)))
+        resource, size = found_members(admission.found, access.resource, allowed.model, secrets)
+        return (
+            first,
+            b"%b%d%b" % (second, admission.stamp.generation, grant),
+            third,
+            b"%b%b%b%b" % (fourth, request_member(request, secrets), resource, _SCHEMA),
+            size + fifth,
+            _END,
+        )
 
 
 def _upstream_part(upstream: Upstream) -> UpstreamPart:
@@ -97,29 +102,49 @@ def _upstream_part(upstream: Upstream) -> UpstreamPart:
         server=upstream.server,
         status=upstream.status,
         bytes=upstream.bytes_received,
-        milliseconds=round(upstream.milliseconds, 3),
+        microseconds=round(upstream.milliseconds * _MICROSECONDS),
     )
 
 
 @lru_cache(REMEMBERED)
 def _permitted(
     node: str, principal: Principal, action: Action, grant: str | None, policies: tuple[str, ...]
-) -> bytes:
-    """What the record of an allow says of the caller and of the rules."""
-    return members(
-        node=node,
-        decision="allow",
-        reason=Reason.PERMITTED.value,
-        tenant=principal.tenant,
-        key_id=principal.key_id,
-        principal=principal_kind(principal),
-        action=action.value,
-        grant=grant,
-        policies=policies,
+) -> tuple[bytes, bytes, bytes, bytes, bytes, bytes]:
+    """What the record of an allow says of the caller and of the rules, around what is of the request."""
+    return (
+        b"{" + members(action=action.value),
+        members(decision="allow") + b'"generation":',
+        b"," + members(grant=grant),
+        members(key_id=principal.key_id, kind="decision", node=node, policies=policies),
+        members(principal=principal_kind(principal), reason=Reason.PERMITTED.value),
+        members(tenant=principal.tenant),
     )
 
 
 @lru_cache(REMEMBERED)
-def _who(tenant: str | None, key_id: str | None) -> bytes:
-    """The fields that name tenant and key of an outcome; an absent one is left out."""
-    return members(tenant=tenant, key_id=key_id)
+def _refused(
+    node: str,
+    reason: Reason,
+    principal: Principal | None,
+    claimed_tenant: str | None,
+    claimed_key_id: str | None,
+    action: str | None,
+    policies: tuple[str, ...],
+) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """What the record of a refusal says of the caller and of the rules, around what is of the request."""
+    tenant = principal.tenant if principal else claimed_tenant
+    key_id = principal.key_id if principal else None
+    return (
+        b"{" + members(action=action),
+        members(claimed_key_id=claimed_key_id, decision="deny"),
+        members(key_id=key_id, kind="decision", node=node, policies=policies),
+        members(principal=principal_kind(principal) if principal else None, reason=reason.value),
+        members(tenant=tenant),
+    )
+
+
+@lru_cache(REMEMBERED)
+def _who(node: str, tenant: str | None, key_id: str | None) -> tuple[bytes, bytes, bytes]:
+    """What an outcome says of the caller: up to its duration, then its node, then its tenant."""
+    opened = members(key_id=key_id, kind="outcome") + b'"microseconds":'
+    return opened, b"," + members(node=node), members(tenant=tenant)

@@ -69,7 +69,7 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             ]
         case OutcomeRecord():
             ending = f"{record.ending} {record.status}" + (f" {record.reason}" if record.reason else "")
-            took = f"{record.milliseconds:.1f} ms"
+            took = f"{record.elapsed_milliseconds:.1f} ms"
             who = [record.tenant or "-", record.key_id or "-"]
             return "outcome", [*who, ending, _size(record.bytes), took, f"of {record.decision_id}"]
         case ChangeRecord():

@@ -1,4 +1,4 @@
-"""Records composed of an envelope and a tail are, byte for byte, the records of the schema."""
+"""Records composed of a position and a body are, byte for byte, the records of the schema."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.audit.envelope import opening
+from gateway.audit.canonical import MAX_INTEGER, canonical_form, parse_document
+from gateway.audit.chain import Chain
 from gateway.audit.record import (
     DecisionRecord,
     Links,
@@ -17,7 +18,7 @@ from gateway.audit.record import (
     UpstreamPart,
     encode,
     parse_line,
-    seal,
+    split_hash,
 )
 from gateway.audit.record_body import RecordBodies
 from gateway.audit.record_fields import secrets_of
@@ -81,10 +82,16 @@ def admission(*, is_held=True, trace_id=None, model="acme/cars/1", agent=b"curl/
     return Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
 
 
-def record_of(kind, tail):
-    """The record that a line with this tail parses to, and the bytes that its hash covers."""
-    covered = opening(kind, "id-1", LINKS, TIME) + (tail)
-    return parse_line(seal(covered)[0]), covered
+def record_of(kind, body):
+    """The record of a line with this body, and the bytes that its hash covers."""
+    chain = Chain()
+    chain.start(CHAIN)
+    chain.links.seq, chain.links.hash = LINKS.seq, LINKS.hash
+    line = chain.seal_all([("id-1", body)], TIME)
+    record = parse_line(line)
+    assert record.__struct_config__.tag == kind
+    return record, split_hash(line[:-1])[0]
+
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -114,15 +121,15 @@ def test_a_record_says_whether_its_caller_had_the_key_or_a_link(is_link, princip
     refusal = RecordBodies(NODE).of_refusal(
         Rejection(request=one.request, reason=Reason.NOT_PERMITTED, principal=caller)
     )
-    for tail in (allow, refusal):
-        assert record_of("decision", tail)[0].principal == principal
+    for body in (allow, refusal):
+        assert record_of("decision", body)[0].principal == principal
 
 
 def test_what_differs_is_recorded_differently():
-    tails = RecordBodies(NODE)
-    assert tails.of_allow(admission()) == tails.of_allow(admission())
-    assert tails.of_allow(admission()) != tails.of_allow(admission(agent=b"wget"))
-    assert tails.of_allow(admission(model="acme/b")) != tails.of_allow(admission(model="acme/c"))
+    bodies = RecordBodies(NODE)
+    assert bodies.of_allow(admission()) == bodies.of_allow(admission())
+    assert bodies.of_allow(admission()) != bodies.of_allow(admission(agent=b"wget"))
+    assert bodies.of_allow(admission(model="acme/b")) != bodies.of_allow(admission(model="acme/c"))
 
 
 @given(
@@ -130,7 +137,7 @@ def test_what_differs_is_recorded_differently():
     key_id=texts | st.none(),
     ending=st.sampled_from(Ending),
     status=st.integers(0, 599),
-    sent=st.integers(0, 1 << 62),
+    sent=st.integers(0, MAX_INTEGER),
     milliseconds=st.floats(0, 1e9),
     sha256=st.none() | st.just("ef" * 32),
     reason=st.none() | st.sampled_from(Reason),
@@ -139,7 +146,7 @@ def test_what_differs_is_recorded_differently():
         Upstream,
         server=texts,
         status=st.integers(0, 599),
-        bytes_received=st.integers(0, 1 << 62),
+        bytes_received=st.integers(0, MAX_INTEGER),
         milliseconds=st.floats(0, 1e9),
     ),
 )
@@ -152,16 +159,17 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
     )  # fmt: skip
     part = None
     if upstream is not None:
-        rounded = round(upstream.milliseconds, 3)
+        rounded = round(upstream.milliseconds * 1000)
         part = UpstreamPart(upstream.server, upstream.status, upstream.bytes_received, rounded)
     expected = OutcomeRecord(
-        schema=1, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
+        schema=2, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
         decision_id="id-0", tenant=tenant, key_id=key_id, ending=ending.value, status=status, bytes=sent,
-        milliseconds=round(milliseconds, 3), sha256=sha256,
+        microseconds=round(milliseconds * 1000), sha256=sha256,
         reason=None if reason is None else reason.value, upstream=part,
     )  # fmt: skip
-    tail = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
-    assert opening("outcome", "id-1", LINKS, TIME) + (tail) == encode(expected)
+    body = RecordBodies(NODE).of_outcome("id-0", tenant, key_id, outcome)
+    covered = record_of("outcome", body)[1]
+    assert covered == encode(expected) == canonical_form(parse_document(covered))
 
 
 # One secret for the whole run, so that the same names come with and without it in their request.
@@ -210,7 +218,7 @@ resources = st.builds(
 )
 policies = st.lists(texts, max_size=2).map(tuple)
 generations = st.sampled_from([0, 1, 1 << 62])
-BLANK = {"schema": 1, "id": "id-1", "chain": CHAIN, "seq": 42, "prev": "ab" * 32, "time": TIME, "node": NODE}
+BLANK = {"schema": 2, "id": "id-1", "chain": CHAIN, "seq": 42, "prev": "ab" * 32, "time": TIME, "node": NODE}
 
 
 def request_fields(request):
@@ -284,7 +292,7 @@ def test_every_allow_is_recorded_as_the_schema_encodes_it(
     stamp = Stamp(generation, ())
     one = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
     for _ in range(2):  # composed, and remembered
-        covered = opening("decision", "id-1", LINKS, TIME) + (RecordBodies(NODE).of_allow(one))
+        covered = record_of("decision", RecordBodies(NODE).of_allow(one))[1]
         assert covered == encode(expected)
 
 
@@ -309,5 +317,5 @@ def test_every_refusal_is_recorded_as_the_schema_encodes_it(
         resource=None if resource is None else named_fields(resource, model, request),
         request=request_fields(request),
     )  # fmt: skip
-    covered = opening("decision", "id-1", LINKS, TIME) + (RecordBodies(NODE).of_refusal(rejection))
+    covered = record_of("decision", RecordBodies(NODE).of_refusal(rejection))[1]
     assert covered == encode(expected)
