@@ -22,7 +22,7 @@ from gateway.assembly.token_routes import token_routes
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file_answer import Means
-from gateway.faces import check, content, identity
+from gateway.faces import audit, check, content, identity
 from gateway.faces.route import declarations
 from gateway.middleware.at_once import AtOnce
 from gateway.middleware.guard import GuardMiddleware
@@ -54,6 +54,7 @@ class Worker:
             *engine_routes(self.pipeline, means),
             *check.routes(self._checks(settings)),
         ]
+        self._endpoints += audit.routes(audit.AuditFace(settings.audit_folder, self.pipeline.clock))
         of_tokens, public = token_routes(self.pipeline)
         self._endpoints += of_tokens
         self._routes: list[Declared] = [

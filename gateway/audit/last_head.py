@@ -102,14 +102,14 @@ def _find_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord 
         return None
 
 
-def lines_backward(path: Path) -> Iterator[tuple[int, bytes]]:
+def lines_backward(path: Path, end_at: int | None = None) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a file, the last one first, each with the offset at which it ends.
 
-    An incomplete line at the end of the file is skipped.
+    An incomplete line at the end of the file is skipped. With `end_at`, the lines in front of this offset.
     """
     try:
         with path.open("rb") as file:
-            position = file.seek(0, os.SEEK_END)
+            position = file.seek(0, os.SEEK_END) if end_at is None else end_at
             is_at_line_end = False
             rest = b""  # not yet returned: ends at a line end, and its first line may be incomplete
             while position > 0 and len(rest) <= MAX_LINE_BYTES:

@@ -53,7 +53,10 @@ _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
     **dict.fromkeys(ALLOWABLE, frozenset({Scope.INFER})),
 }
 
-_REQUIRED_SCOPES: Mapping[Action, Scope] = {Action.INTROSPECT: Scope.TOKENS_INTROSPECT}
+_REQUIRED_SCOPES: Mapping[Action, Scope] = {
+    Action.INTROSPECT: Scope.TOKENS_INTROSPECT,
+    Action.AUDIT_READ: Scope.AUDIT_READ,
+}
 """Of actions that the rules know as another one (`cedar_query.py`)."""
 
 

@@ -24,6 +24,7 @@ class Action(StrEnum):
     IDENTIFY = "identify"  # ask for one's own identity; every valid key may
     EXCHANGE = "exchange"  # have a token made that stands for oneself; who may identify itself may
     INTROSPECT = "introspect"  # ask about a token of somebody else's
+    AUDIT_READ = "audit-read"  # read of the audit log what is about oneself
 
     # What a workflow does beside running models. The resource is the tenant itself.
     EXTERNAL_REQUEST = "external-request"

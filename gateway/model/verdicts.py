@@ -144,6 +144,12 @@ class Introspected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     claims: AccessClaims | None
 
 
+class RecordProof(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The proof of one of the caller's own audit records, as a file."""
+
+    body: bytes
+
+
 Found = (
     OpenFile
     | PackageListing
@@ -155,6 +161,7 @@ Found = (
     | Forwarded
     | TokenGrant
     | Introspected
+    | RecordProof
 )
 
 

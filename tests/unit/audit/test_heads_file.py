@@ -60,7 +60,9 @@ def test_a_chain_that_is_taken_away_with_its_own_lines_leaves_a_gap_that_is_name
 
 
 def test_each_line_holds_its_head_as_the_segment_has_it(three):
-    listed = [line[line.index(b'"head":') + 7 : line.index(b',"kind":"listed-head"')] for line in _lines(three)]
+    listed = [
+        line[line.index(b'"head":') + 7 : line.index(b',"kind":"listed-head"')] for line in _lines(three)
+    ]
     heads = [line for line in three.lines() if json.loads(line)["kind"] == "head"]
     assert sorted(listed) == sorted(heads)
 

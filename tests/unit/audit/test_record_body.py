@@ -93,7 +93,6 @@ def record_of(kind, body):
     return record, split_hash(line[:-1])[0]
 
 
-
 @pytest.mark.parametrize("is_held", [False, True])
 @pytest.mark.parametrize("trace_id", [None, "0af7651916cd43dd8448eb211c80319c"])
 def test_the_record_of_an_allow_is_the_one_that_the_schema_encodes(is_held, trace_id):
