@@ -198,6 +198,11 @@ class HeadsFile:
         )
 
 
+def find_last_line(descriptor: int) -> End:
+    """The end of the last whole line; `NO_LINE` when there is none. Raises `OSError`."""
+    return _find_end(descriptor, os.fstat(descriptor).st_size) or NO_LINE
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[int]:
     """Open a file that several processes append to."""

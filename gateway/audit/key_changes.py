@@ -1,6 +1,6 @@
 """Replace the signing key: the old key signs the new one, and whoever trusts the old one trusts the new one.
 
-`key-changes.jsonl` in the audit folder has one signed statement for each change, in canonical form. Trust
+`signing.changes` in the audit folder has one signed statement for each change, in canonical form. Trust
 goes forward only: a new key says nothing about an old one, so an auditor keeps the first public key that was
 given and follows from there. Without the file the heads of the new key are of an unknown signer, which is
 damage; so it cannot be removed unnoticed either.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.audit.head import Signer
 
-KEY_CHANGES_NAME = "key-changes.jsonl"
+KEY_CHANGES_NAME = "signing.changes"
 MAX_CHANGES = 1000  # 300 bytes each; one a day for three years
 _MAX_BYTES = 1 << 20
 

@@ -14,7 +14,7 @@ Not here: deciding who is allowed (`decision`), and reading the log (`events`, `
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from gateway.audit.chain import Ready
-    from gateway.audit.record import Links
+    from gateway.audit.record import Event, Links
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
@@ -68,6 +68,7 @@ class AuditLog:
         folder: Path,
         node: str,
         signing_key: Ed25519PrivateKey,
+        earlier_keys: Sequence[Ed25519PublicKey] = (),
         clock: Clock,
         durability: Durability = Durability.PROCESS,
         limits: Limits | None = None,
@@ -82,7 +83,9 @@ class AuditLog:
         self._on_left = on_left
         self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
-        self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
+        self._writer = Writer(
+            self._folder, node, Signer(signing_key, earlier_keys), durability, limits, clock.now()
+        )
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
@@ -161,6 +164,17 @@ class AuditLog:
         self._writer.append(covered, now)
         on_close = partial(self._close_change, record.id, change.tenant, change.key_id)
         return ChangeReceipt(record_id=record.id, on_close=on_close)
+
+    def note(self, kind: type[Event], **fields: Any) -> str:
+        """Record what happened that is no decision and no change of facts. Returns the record's id.
+
+        Text is cleaned as names are; no field may hold text that a client chose.
+        """
+        now, links = self._ready()
+        cleaned = {name: _cleaned(one) for name, one in fields.items()}
+        record = kind(**self._writer.envelopes.members(now, links), **cleaned)
+        self._writer.append(encode(record), now)
+        return record.id
 
     def tick(self, now: float) -> None:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""
@@ -261,3 +275,9 @@ class AuditLog:
             result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
         )
         self._writer.append(encode(record), now)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_cleaned, value))
+    return clean_name(value) if isinstance(value, str) else value

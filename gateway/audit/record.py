@@ -184,6 +184,34 @@ class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     reasons: dict[str, int]
 
 
+class GapRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="gap"):
+    """A time in which nothing could be recorded, and nothing was served; written once it was over.
+
+    `refused` counts the calls for a record that failed meanwhile; a request that is tried again counts again.
+    """
+
+    since: str
+    until: str
+    refused: int
+    why: str
+
+
+class RetentionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="retention"):
+    """What retention does with old segments, recorded before it does it.
+
+    `state` is `waiting` (they are due, and `consumers` still need them: an alarm), `removing`, or `refused`
+    (they do not verify, so they stay). `note` is the hash of the signed note that has the details.
+    """
+
+    state: str
+    why: str
+    segments: int
+    bytes: int
+    until: str | None = None  # the time of the newest record in them
+    consumers: tuple[str, ...] = ()
+    note: str | None = None
+
+
 class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="open"):
     """The start of a chain, or of writing after a fault. `after_` names the lost chain it continues."""
 
@@ -191,6 +219,68 @@ class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
     after_chain: str | None = None
     after_seq: int | None = None
     after_hash: str | None = None
+
+
+class RefusedChangeRecord(
+    Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="refused-change"
+):
+    """A change that somebody asked for and may not make, or that was refused as it was asked for."""
+
+    actor: str
+    action: str
+    reason: str
+    tenant: str | None = None
+    key_id: str | None = None
+    subject: tuple[str, ...] = ()
+
+
+class WorkerRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="worker"):
+    """A worker began to serve, or stopped in order: `state` is `started` or `stopped`.
+
+    One that was killed writes no `stopped`; its chain is recovered by the next start.
+    """
+
+    worker: str
+    state: str
+    version: str
+
+
+class ModeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="mode"):
+    """A worker lost its lease on the facts, or has one again: `normal`, `no-lease` or `unknown-history`.
+
+    In any other mode than `normal`, only tenants with a degraded period are served, on the last known facts.
+    """
+
+    worker: str
+    mode: str
+    generation: int | None = None  # up to which the worker had applied the facts
+
+
+class QuarantineRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="quarantine"):
+    """A blob is not served any more: its content is not what its name (`md5`) or its pin says."""
+
+    md5: str
+    found: str  # the SHA-256 that was measured
+    pinned: str | None = None  # the SHA-256 that was pinned before, if any
+    source: str
+
+
+class AnchorRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="anchor"):
+    """The heads up to here were time-stamped: they were there at `stamped_at`, says the authority."""
+
+    listed_bytes: int
+    listed_hash: str
+    authority: str
+    stamped_at: str
+
+
+class ExportRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="export"):
+    """Records are passed on to a consumer: `state` is `started` or `ended`; then `records` counts them."""
+
+    target: str
+    state: str
+    records: int | None = None
+    reason: str | None = None  # why it ended
 
 
 class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="head"):
@@ -220,13 +310,24 @@ class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
     signature: str = ""
 
 
+Event = RefusedChangeRecord | WorkerRecord | ModeRecord | QuarantineRecord | AnchorRecord | ExportRecord
+"""What is neither about a request, nor a change of facts, nor about the log itself."""
+
 Record = (
     DecisionRecord
     | OutcomeRecord
     | ChangeRecord
     | ChangeOutcomeRecord
     | SummaryRecord
+    | GapRecord
+    | RetentionRecord
     | OpenRecord
+    | RefusedChangeRecord
+    | WorkerRecord
+    | ModeRecord
+    | QuarantineRecord
+    | AnchorRecord
+    | ExportRecord
     | HeadRecord
 )
 

@@ -17,18 +17,14 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 values = st.recursive(
     texts | st.integers(-MAX_INTEGER, MAX_INTEGER) | st.booleans(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
-    max_leaves=8,
+    max_leaves=4,
 )
 documents = st.dictionaries(texts, values, max_size=6)
 
 
 @given(documents)
 def test_the_form_is_the_same_however_the_values_were_printed(document):
-    try:
-        form = canonical_form(parse_document(json.dumps(document).encode()))
-    except ValueError as error:
-        assert "nested" in str(error)
-        return
+    form = canonical_form(parse_document(json.dumps(document).encode()))
     loose = json.dumps(dict(reversed(document.items())), indent=3, ensure_ascii=False).encode()
     assert canonical_form(parse_document(loose)) == form == encode(json.loads(form))
 
@@ -59,7 +55,7 @@ def test_the_form_is_the_same_however_the_values_were_printed(document):
     ids=range(19),
 )
 def test_what_could_be_read_in_two_ways_is_refused(raw):
-    with pytest.raises(ValueError, match="^it |is null"):
+    with pytest.raises(ValueError, match=r"^it |is null"):
         parse_document(raw)
 
 
