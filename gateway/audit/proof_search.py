@@ -1,9 +1,9 @@
 """Find a record by its id, and make the proof of it.
 
-The id says when it was made (UUIDv7), so only segments of that time are searched: of each chain a few. A
-segment is searched in blocks, which costs little of the interpreter's time; so a thread that does it
-hardly slows down the event loop. What surrounds a record is then read line by line, back to the head before
-it and forward to the head behind it: some thousand records at most.
+The id says when it was made (UUIDv7), so of each chain only the part of that time is searched, and of all
+chains no more than `MOST_SEARCHED`. They are searched in blocks, which costs little of the interpreter's time;
+so a thread that does it hardly slows down the event loop. What surrounds a record is then read line by line,
+back to the head before it and forward to the head behind it: some thousand records at most.
 
 A record may have been written some seconds after its id was made, and a clock may have been set back; beyond
 what is allowed for that, only a search without bounds finds it, which is for commands.
@@ -12,9 +12,11 @@ what is allowed for that, only a search without bounds finds it, which is for co
 from __future__ import annotations
 
 import math
+import os
 from bisect import bisect_right
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -29,6 +31,7 @@ from gateway.audit.promise import PROMISED_SECONDS
 from gateway.audit.proof import proof_file
 from gateway.audit.record import (
     FIRST_WITH_TREES,
+    MAX_LINE_BYTES,
     HeadRecord,
     Record,
     find_digest,
@@ -39,12 +42,12 @@ from gateway.audit.timeline import parse_record_id, time_text
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-LATE_SECONDS = 60.0  # that a record may be written after its id was made
-BACK_SECONDS = 5.0  # that a clock may have been set back in between
-MOST_SEGMENTS = 16  # that a bounded search reads: a gigabyte, of all workers of a node
+NEAR = (0.1, 0.5)  # seconds before and after the time of its id in which nearly every record is written
+FAR = (5.0, 15.0)  # beyond them: a clock may have been set back, and a summary may have waited
+MOST_SEARCHED = 128 << 20  # bytes that a bounded search reads: a tenth of a second
 _BLOCK_BYTES = 256 << 10
 _MOST_SEARCHED_BYTES = 64 << 20  # of heads.jsonl, for a head by which a chain was given up
 _HEAD_MARK = b'"kind":"head"'
@@ -56,6 +59,26 @@ class Unproven(msgspec.Struct, frozen=True, kw_only=True):
 
     why: str
     again_in_seconds: int | None = None
+
+
+class _Span(msgspec.Struct, frozen=True):
+    """From when until when a record may have been written."""
+
+    began: float
+    first: str
+    last: str
+
+    @classmethod
+    def around(cls, when: float, back: float, late: float) -> _Span:
+        """Around the time of an id."""
+        return cls(when - back, time_text(when - back), time_text(when + late))
+
+
+@dataclass(slots=True)
+class _Budget:
+    """How many bytes a bounded search may still read."""
+
+    left: int = MOST_SEARCHED
 
 
 class _Found(NamedTuple):
@@ -111,22 +134,33 @@ def prove(
 def _find(
     folder: Path, record_id: str, may_show: Callable[[Record], bool], when: float | None
 ) -> _Found | None:
+    """The record: looked for where one of its time stands, then in all that its segments hold."""
+    chains = _chains(folder, when)
+    if when is None:
+        return _find_in(chains, record_id, may_show, [None])
+    return _find_in(chains, record_id, may_show, [_Span.around(when, *NEAR), _Span.around(when, *FAR)])
+
+
+def _find_in(
+    chains: list[tuple[str, list[tuple[int, Path]]]],
+    record_id: str,
+    may_show: Callable[[Record], bool],
+    spans: Sequence[_Span | None],
+) -> _Found | None:
     needle = b'"id":"%b"' % record_id.encode()
-    searched = 0
-    for chain, segments in _chains(folder, when):
-        for place in _places(segments, when):
-            searched += 1
-            if when is not None and searched > MOST_SEGMENTS:
-                return None
-            path = segments[place][1]
-            for start in _offsets(path, needle):
-                line = next((line for _, line in read_lines(path, start)), b"")
-                try:
-                    record = parse_line(line)
-                except ValueError:
-                    continue  # being written, or damaged: `verify` reports it
-                if record.id == record_id and record.chain == chain and may_show(record):
-                    return _Found(record, line, chain, segments, place, start)
+    budget = _Budget()
+    for span in spans:
+        for chain, segments in chains:
+            for place in _places(segments, span):
+                path = segments[place][1]
+                for start in _offsets(path, needle, span, budget):
+                    line = next((line for _, line in read_lines(path, start)), b"")
+                    try:
+                        record = parse_line(line)
+                    except ValueError:
+                        continue  # being written, or damaged: `verify` reports it
+                    if record.id == record_id and record.chain == chain and may_show(record):
+                        return _Found(record, line, chain, segments, place, start)
     return None
 
 
@@ -141,22 +175,22 @@ def _chains(folder: Path, when: float | None) -> list[tuple[str, list[tuple[int,
     begun = [
         (started, chain)
         for chain in chains
-        if (started := chain_started(chain) or 0.0) <= (when if when is not None else started) + LATE_SECONDS
+        if (started := chain_started(chain) or 0.0) <= (when if when is not None else started) + FAR[1]
     ]
     return [(chain, chains[chain]) for _, chain in sorted(begun, reverse=True)]
 
 
-def _places(segments: list[tuple[int, Path]], when: float | None) -> range:
+def _places(segments: list[tuple[int, Path]], span: _Span | None) -> range:
     """The segments of a chain that may have a record of this time."""
-    if when is None:
+    if span is None:
         return range(len(segments))
     try:
-        if segments[-1][1].stat().st_mtime < when - BACK_SECONDS:
+        if segments[-1][1].stat().st_mtime < span.began:
             return range(0)
     except OSError:
         return range(0)  # removed meanwhile
-    first = bisect_right(segments, time_text(when - BACK_SECONDS), key=lambda one: _first_time(one[1]))
-    last = bisect_right(segments, time_text(when + LATE_SECONDS), key=lambda one: _first_time(one[1]))
+    first = bisect_right(segments, span.first, key=lambda one: _first_time(one[1]))
+    last = bisect_right(segments, span.last, key=lambda one: _first_time(one[1]))
     return range(max(0, first - 1), last)
 
 
@@ -170,12 +204,18 @@ def _first_time(path: Path) -> str:
     return ""
 
 
-def _offsets(path: Path, needle: bytes) -> Iterator[int]:
-    """Where the lines begin that contain these bytes."""
+def _offsets(path: Path, needle: bytes, span: _Span | None, budget: _Budget) -> Iterator[int]:
+    """Where the lines begin that contain these bytes; with a span, only those of its time."""
     try:
         with path.open("rb") as file:
-            rest, base = b"", 0
-            while block := file.read(_BLOCK_BYTES):
+            base = 0 if span is None else _offset_of(file, span.first)
+            end = file.seek(0, os.SEEK_END) if span is None else _offset_of(file, span.last) + MAX_LINE_BYTES
+            file.seek(base)
+            rest = b""
+            while base < end and (block := file.read(_BLOCK_BYTES)):
+                budget.left -= len(block)
+                if budget.left < 0 and span is not None:
+                    return
                 rest += block
                 at = rest.find(needle)
                 while at >= 0:
@@ -189,6 +229,27 @@ def _offsets(path: Path, needle: bytes) -> Iterator[int]:
         raise Unavailable(
             "audit", f"{path} cannot be read ({error.strerror}); read as its owner", Reason.NO_AUDIT
         ) from error
+
+
+def _offset_of(file: BinaryIO, time: str) -> int:
+    """The beginning of a line in front of which every record is older than this time.
+
+    That is so as long as times ascend. Where a clock was set back they do not: then all of it is searched.
+    """
+    low, high = 0, file.seek(0, os.SEEK_END)
+    while high - low > _BLOCK_BYTES:
+        middle = (low + high) // 2
+        file.seek(middle)
+        start = middle + len(file.readline(MAX_LINE_BYTES))
+        try:
+            is_older = parse_link(file.readline(MAX_LINE_BYTES)).time < time
+        except ValueError:
+            return low  # the last line, or a damaged one
+        if is_older:
+            low = start
+        else:
+            high = middle
+    return low
 
 
 def _surroundings(found: _Found) -> tuple[list[bytes], list[bytes], bytes | None]:

@@ -98,7 +98,7 @@ def heads(
     document = {**msgspec.to_builtins(found), "continued": found.is_continued}
     note = (
         Note(
-            f"All {found.earlier} heads of the earlier copy are there, and {found.later - found.earlier} new.",
+            f"All {found.earlier} heads of the earlier copy are there; {found.later - found.earlier} more.",
             "green",
         )
         if found.is_continued

@@ -231,7 +231,7 @@ def test_a_bounded_search_reads_only_segments_of_the_time_of_the_id(audit, monke
 
     offsets = proof_search._offsets
     monkeypatch.setattr(
-        proof_search, "_offsets", lambda path, needle: read.append(path) or offsets(path, needle)
+        proof_search, "_offsets", lambda path, *more: read.append(path) or offsets(path, *more)
     )
     assert check_proof(_prove(audit, ids[45]), _keys(audit)).record.id == ids[45]
     assert len(read) <= 3

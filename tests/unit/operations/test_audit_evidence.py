@@ -8,7 +8,7 @@ import subprocess
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +21,9 @@ from gateway.audit.proof import check_proof
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import BadNameError, Misconfigured, Unavailable, UnknownName
 from gateway.operations.audit_evidence import anchor_heads, check_stamps, make_proof, rotate_key
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIGURATION = """
 [ req ]
