@@ -118,7 +118,7 @@ class Upkeep:
             await prepare()
         for name, run in self.more_chores:
             chores.keep(name, run)
-        self._note(WorkerRecord, worker=self.worker, state="started", version=__version__)
+        self._note_worker("started")
         try:
             yield
         finally:
@@ -135,7 +135,7 @@ class Upkeep:
         await self._close(self.catalogue.close)
         await self._close(self._note_last_uses)
         await self._close(self._leave_register)
-        self._note(WorkerRecord, worker=self.worker, state="stopped", version=__version__)
+        await self._close(lambda: self._note_worker("stopped"))
         await self._close(self.recorder.close)
         self.telemetry.lines.end()
         await self._close(self.store.close)
@@ -207,6 +207,9 @@ class Upkeep:
         self.telemetry.mode_changed(action)
         mode = action.removeprefix("mode.")
         self._note(ModeRecord, worker=self.worker, mode=mode, generation=self.facts.lease.applied)
+
+    def _note_worker(self, state: str) -> None:
+        self._note(WorkerRecord, worker=self.worker, state=state, version=__version__)
 
     def _note(self, kind: type[Event], **fields: Any) -> None:
         """Record an event, which nothing waits for."""

@@ -1,9 +1,9 @@
 """Find a record by its id, and make the proof of it.
 
 The id says when it was made (UUIDv7), so of each chain only the part of that time is searched, and of all
-chains no more than `MOST_SEARCHED`. They are searched in blocks, which costs little of the interpreter's time;
-so a thread that does it hardly slows down the event loop. What surrounds a record is then read line by line,
-back to the head before it and forward to the head behind it: some thousand records at most.
+chains no more than `MOST_SEARCHED`. They are searched in blocks, which costs little of the interpreter's
+time; so a thread that does it hardly slows down the event loop. What surrounds a record is then read line by
+line, back to the head before it and forward to the head behind it: some thousand records at most.
 
 A record may have been written some seconds after its id was made, and a clock may have been set back; beyond
 what is allowed for that, only a search without bounds finds it, which is for commands.

@@ -155,7 +155,7 @@ def _write_proof(folder: Path, record_id: str, out: Path | None) -> None:
         out.write_bytes(proof)
     except OSError as error:
         raise Misconfigured(str(out), f"cannot be written ({error.strerror})") from error
-    say(f"{out}: {len(proof)} bytes.", style="green")
+    say(f"The proof is in {escape_controls(str(out))}.", style="green")
 
 
 def _show_stamps(folder: Path, roots: Path, *, as_json: bool) -> None:
