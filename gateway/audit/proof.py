@@ -24,7 +24,7 @@ import msgspec
 
 from gateway.audit.canonical import canonical_form, parse_document
 from gateway.audit.head import verify_signature
-from gateway.audit.key_changes import follow
+from gateway.audit.key_changes import MAX_CHANGES, follow
 from gateway.audit.merkle import root_by
 from gateway.audit.record import FIRST_WITH_TREES, HeadRecord, Record
 
@@ -104,14 +104,18 @@ def _members(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], 
     is_path = isinstance(path, list) and len(path) <= MAX_PATH
     if not (is_path and all(isinstance(one, str) and _NODE.fullmatch(one) for one in path)):
         raise ProofError("not a proof: its path is no list of hashes")
-    if not (isinstance(record, dict) and isinstance(head, dict) and isinstance(changes, list)):
+    is_list = isinstance(changes, list) and len(changes) <= MAX_CHANGES
+    if not (isinstance(record, dict) and isinstance(head, dict) and is_list):
         raise ProofError("not a proof: a member is not of the type that it has in a proof")
     return record, head, [bytes.fromhex(one) for one in path], changes
 
 
 def _hashed(values: dict[str, Any], what: str) -> tuple[Record, bytes]:
     """The record of these values, and its hash, which has to be the one that it carries."""
-    covered = canonical_form({name: value for name, value in values.items() if name != "hash"})
+    try:
+        covered = canonical_form({name: value for name, value in values.items() if name != "hash"})
+    except ValueError as error:
+        raise ProofError(f"the {what} has no canonical form: {error}") from None
     digest = sha256(covered).digest()
     if values.get("hash") != digest.hex():
         raise ProofError(f"the {what} was changed: its values do not have the hash that it carries")

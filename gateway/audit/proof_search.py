@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 NEAR = (0.1, 0.5)  # seconds before and after the time of its id in which nearly every record is written
 FAR = (5.0, 15.0)  # beyond them: a clock may have been set back, and a summary may have waited
-MOST_SEARCHED = 128 << 20  # bytes that a bounded search reads: a tenth of a second
+MOST_SEARCHED = 64 << 20  # bytes that a bounded search reads: less than a tenth of a second
 _BLOCK_BYTES = 256 << 10
 _MOST_SEARCHED_BYTES = 64 << 20  # of heads.jsonl, for a head by which a chain was given up
 _HEAD_MARK = b'"kind":"head"'
@@ -109,7 +109,13 @@ def prove(
     found = _find(folder, record_id, may_show, parse_record_id(record_id) if is_bounded else None)
     if found is None:
         return None
-    values, changes = parse_document(found.line), _changes(folder)
+    if found.record.schema < FIRST_WITH_TREES:
+        return Unproven(why="a release wrote it whose heads have no Merkle root: verify the whole log")
+    try:
+        values = parse_document(found.line)
+    except ValueError as error:
+        raise _damaged(found) from error
+    changes = _changes(folder)
     if isinstance(found.record, HeadRecord):
         return proof_file(values, (), values, changes)
     before, after, head_line = _surroundings(found)
@@ -120,8 +126,8 @@ def prove(
     if not isinstance(head, HeadRecord):
         raise _damaged(found)
     size = head.tree_size
-    if head.schema < FIRST_WITH_TREES or size is None:
-        return Unproven(why="a release wrote it whose heads have no Merkle root: verify the whole log")
+    if size is None:
+        raise _damaged(found)
     lines = [*before, found.line, *after]
     lines = lines[len(lines) - size :] if size <= len(lines) else []
     hashes = [digest for line in lines if (digest := find_digest(line)) is not None]

@@ -123,6 +123,25 @@ def test_a_later_head_of_the_same_chain_does_not_cover_the_record(audit, proof):
             check_proof(json.dumps({**document, "head": head}).encode(), _keys(audit))
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"record": {"a": "\ud800", "hash": "0" * 64}},
+        {"head": {"\ud800": 1}},
+        {"key_changes": [1]},
+        {"key_changes": [{}] * 1001},
+        {"key_changes": 7},
+        {"path": ["0" * 64] * 33},
+        {"path": ["A" * 64]},
+        {"more": 1},
+        {"record": []},
+    ],
+)
+def test_what_has_no_form_at_all_is_refused(audit, proof, changed):
+    with pytest.raises(ProofError):
+        check_proof(json.dumps({**json.loads(proof), **changed}).encode(), _keys(audit))
+
+
 def test_an_inner_node_is_no_record(audit, proof):
     """What an attacker may put in place of the record is hashed as a record, whatever it is."""
     document = json.loads(proof)
@@ -201,11 +220,11 @@ def test_a_tree_goes_on_in_the_next_segment(audit, monkeypatch):
 def test_a_record_of_version_1_says_why_it_has_no_proof():
     decisions = [one for one in read_events(WRITTEN_VERSION_1) if isinstance(one.record, DecisionRecord)]
     [path] = {one.path for one in decisions if one.file.endswith("-000002.jsonl")}
-    event = next(one for one in read_events([path]) if isinstance(one.record, DecisionRecord))
-    unproven = prove(WRITTEN_VERSION_1, event.record.id, now=2e9)
-    assert isinstance(unproven, Unproven)
-    assert "no Merkle root" in unproven.why
-    assert unproven.again_in_seconds is None
+    for event in read_events([path]):
+        unproven = prove(WRITTEN_VERSION_1, event.record.id, now=2e9)
+        assert isinstance(unproven, Unproven)
+        assert "no Merkle root" in unproven.why
+        assert unproven.again_in_seconds is None
 
 
 def test_an_id_that_no_record_has_is_none_bounded_or_not(audit, proof):
