@@ -12,7 +12,8 @@ The pieces of a decision are joined from members that `record_fields.py` encodes
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 from gateway.audit.record import SCHEMA_VERSION, UpstreamPart, encode
 from gateway.audit.record_fields import (
@@ -36,6 +37,7 @@ Body = tuple[bytes, bytes, bytes, bytes, bytes, bytes]
 SEALED = b'%b"chain":"%b",%b"id":"%b",%b"prev":"%b",%b"seq":%d,%b"time":"%b"%b'
 """A whole record, but for its hash, of the pieces of its body and what is between them."""
 
+_POSITION = ("chain", "id", "prev", "seq", "time")
 _SCHEMA = b'"schema":%d,' % SCHEMA_VERSION
 _END = b"}"
 _MICROSECONDS = 1000  # in a millisecond
@@ -95,6 +97,18 @@ class RecordBodies:
             size + fifth,
             _END,
         )
+
+
+def body_of(kind: str, **fields: Any) -> Body:
+    """The body of a record of any kind, of its fields. Slower than those above: for records that are rare."""
+    named = {**fields, "kind": kind, "schema": SCHEMA_VERSION}
+    bounds = ("", *_POSITION, "~")
+    first, *others, last = (
+        members(**{name: value for name, value in named.items() if low < name < high})
+        for low, high in pairwise(bounds)
+    )
+    second, third, fourth, fifth = others
+    return b"{" + first, second, third, fourth, fifth, b",%b}" % last[:-1] if last else _END
 
 
 def _upstream_part(upstream: Upstream) -> UpstreamPart:

@@ -10,17 +10,21 @@ from msgspec.structs import replace
 from gateway.audit.canonical import MAX_INTEGER, canonical_form, parse_document
 from gateway.audit.chain import Chain
 from gateway.audit.record import (
+    ChangeRecord,
     DecisionRecord,
+    ExportRecord,
+    GapRecord,
     Links,
     OutcomeRecord,
     RequestPart,
     ResourcePart,
+    SummaryRecord,
     UpstreamPart,
     encode,
     parse_line,
     split_hash,
 )
-from gateway.audit.record_body import RecordBodies
+from gateway.audit.record_body import RecordBodies, body_of
 from gateway.audit.record_fields import secrets_of
 from gateway.audit.scrub import (
     clean_agent,
@@ -318,3 +322,22 @@ def test_every_refusal_is_recorded_as_the_schema_encodes_it(
     )  # fmt: skip
     covered = record_of("decision", RecordBodies(NODE).of_refusal(rejection))[1]
     assert covered == encode(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (GapRecord, {"since": "a", "until": "b", "refused": 3, "why": 'a "w"'}),
+        (
+            SummaryRecord,
+            {"source": "s", "tenant": "é", "second": "c", "count": 2, "reasons": {"z": 1}},
+        ),
+        (ChangeRecord, {"actor": "a", "action": "b", "subject": ("x", "y")}),
+        (ExportRecord, {"target": "t", "state": "ended", "records": 0, "reason": None}),
+    ],
+)
+def test_a_body_of_fields_is_the_record_that_the_schema_encodes(kind, fields):
+    tag = kind.__struct_config__.tag
+    record, covered = record_of(tag, body_of(tag, node=NODE, **fields))
+    assert covered == encode(kind(**BLANK, **fields)) == canonical_form(parse_document(covered))
+    assert {name: getattr(record, name) for name in fields} == fields
