@@ -85,16 +85,8 @@ def build_ledger(registrar: Registrar, clock: Clock, telemetry: Telemetry, *, ac
 
     def on_quarantined(pin: Pin) -> None:
         telemetry.quarantined(pin)
-        if pin.quarantine is None:
-            return
         try:
-            registrar.recorder.note(
-                QuarantineRecord,
-                md5=pin.md5,
-                found=pin.quarantine.found_sha256,
-                pinned=pin.sha256 or None,
-                source=actor,
-            )
+            note_quarantine(registrar, pin, source=actor)
         except Unavailable as failure:  # the change is made, and recorded as such
             telemetry.failed(failure)
 
@@ -107,6 +99,13 @@ def build_ledger(registrar: Registrar, clock: Clock, telemetry: Telemetry, *, ac
         on_pinned=telemetry.pinned,
         on_quarantined=on_quarantined,
     )
+
+
+def note_quarantine(registrar: Registrar, pin: Pin, *, source: str) -> None:
+    """Record that a blob is in quarantine. Raises `Unavailable`."""
+    if pin.quarantine is not None:
+        found = pin.quarantine.found_sha256
+        registrar.recorder.note(QuarantineRecord, md5=pin.md5, found=found, pinned=pin.sha256, source=source)
 
 
 def build_links(settings: Settings, keys: LinkKeys | None, clock: Clock) -> Links | None:

@@ -111,6 +111,12 @@ def test_without_the_scope_nothing_is_searched(site, proven):
     assert site.wire.get(PROOFS + proven[0]).status == 401
 
 
+def test_workers_say_that_they_began(site, proven):
+    began = [one for one in site.installation.records() if one["kind"] == "worker"]
+    assert [one["state"] for one in began] == ["started"] * 2
+    assert len({one["chain"] for one in began}) == 2
+
+
 def test_each_request_for_a_proof_is_recorded(site, reader, proven):
     answer = site.wire.get(PROOFS + proven[0], reader["acme"])
     record = next(one for one in site.installation.records() if one["id"] == record_of(answer))
