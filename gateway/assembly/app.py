@@ -23,7 +23,7 @@ from gateway.assembly.token_routes import token_routes
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file_answer import Means
-from gateway.faces import check, content, identity
+from gateway.faces import audit, check, content, identity
 from gateway.faces.route import declarations
 from gateway.middleware.at_once import SynchronousCore
 from gateway.middleware.guard import ChokePoint
@@ -55,6 +55,7 @@ class Worker:
             *engine_routes(self.pipeline, means),
             *check.routes(self._checks(settings)),
         ]
+        self._endpoints += audit.routes(audit.AuditFace(settings.audit_folder, self.pipeline.clock))
         of_tokens, public = token_routes(self.pipeline)
         of_questions, about_questions = question_routes(self.pipeline)
         self._endpoints += [*of_tokens, *of_questions]

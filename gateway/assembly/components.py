@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING
 from gateway.adapters.key_set_client import KeySetClient
 from gateway.adapters.provider import Provider
 from gateway.adapters.seen_cache_file import SeenCacheFile
-from gateway.assembly.signing import load_signing_key
+from gateway.assembly.signing import load_earlier_keys, load_signing_key
 from gateway.audit.limits import Limits
 from gateway.audit.log import AuditLog
+from gateway.audit.record import QuarantineRecord
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.access_tokens import AccessTokens
 from gateway.issuers.bindings import NEW_PER_SECOND, Bindings
 from gateway.issuers.key_sets import KeySets
 from gateway.issuers.outside import IssuerServices
-from gateway.model.errors import Misconfigured
+from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
 from gateway.pinning.ledger import PinLedger
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.identity.links import LinkKeys
     from gateway.identity.pepper import Peppers
     from gateway.model.clocks import Clock, MonotonicClock
+    from gateway.model.pins import Pin
     from gateway.model.ports import Directory
     from gateway.telemetry import Telemetry
 
@@ -52,6 +54,7 @@ def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None]
         folder=settings.audit_folder,
         node=settings.node,
         signing_key=load_signing_key(settings.signing_key_file),
+        earlier_keys=load_earlier_keys(settings.signing_key_file),
         clock=clock,
         durability=settings.audit_durability,
         limits=Limits(anonymous_per_source=settings.audit_refusals_per_second),
@@ -79,6 +82,14 @@ def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = Fals
 def build_ledger(registrar: Registrar, clock: Clock, telemetry: Telemetry, *, actor: str) -> PinLedger:
     """The ledger by which this process agrees on pins."""
     store = registrar.store
+
+    def on_quarantined(pin: Pin) -> None:
+        telemetry.quarantined(pin)
+        try:
+            note_quarantine(registrar, pin, source=actor)
+        except Unavailable as failure:  # the change is made, and recorded as such
+            telemetry.failed(failure)
+
     return PinLedger(
         store=store,
         listing=Listing(PlainFacts(store), on_unreadable=telemetry.unreadable),
@@ -86,8 +97,15 @@ def build_ledger(registrar: Registrar, clock: Clock, telemetry: Telemetry, *, ac
         clock=clock,
         actor=actor,
         on_pinned=telemetry.pinned,
-        on_quarantined=telemetry.quarantined,
+        on_quarantined=on_quarantined,
     )
+
+
+def note_quarantine(registrar: Registrar, pin: Pin, *, source: str) -> None:
+    """Record that a blob is in quarantine. Raises `Unavailable`."""
+    if pin.quarantine is not None:
+        found = pin.quarantine.found_sha256
+        registrar.recorder.note(QuarantineRecord, md5=pin.md5, found=found, pinned=pin.sha256, source=source)
 
 
 def build_links(settings: Settings, keys: LinkKeys | None, clock: Clock) -> Links | None:

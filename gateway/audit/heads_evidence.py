@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from gateway.audit.folder import HEADS_NAME
@@ -185,10 +186,7 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            number = 0
-            while line := file.readline(MAX_LINE_BYTES):
-                number += 1
-                yield number, line
+            yield from enumerate(iter(partial(file.readline, MAX_LINE_BYTES), b""), 1)
     except OSError as error:
         raise _unreadable(path, error) from error
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MOST_LINES = 2 * PROMISED_RECORDS + 1  # the head, and the records earlier releases could leave after it
 MOST_BYTES = 64 << 20  # a record takes about a kilobyte
 _BLOCK_BYTES = 64 << 10
-_HEAD_OPENS = b'{"kind":"head",'
+_HEAD_MARK = b'"kind":"head"'
 
 
 class Place(NamedTuple):
@@ -63,7 +63,7 @@ def read_tail(
     for number, path in reversed(segments):
         for end, line in lines_backward(path):
             left -= len(line)
-            if line.startswith(_HEAD_OPENS) and (head := _find_head(line, keys)) and head.chain == chain:
+            if _HEAD_MARK in line and (head := _find_head(line, keys)) and head.chain == chain:
                 lines.reverse()
                 return ChainEnd(
                     head=head,
@@ -102,14 +102,14 @@ def _find_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord 
         return None
 
 
-def lines_backward(path: Path) -> Iterator[tuple[int, bytes]]:
+def lines_backward(path: Path, end_at: int | None = None) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a file, the last one first, each with the offset at which it ends.
 
-    An incomplete line at the end of the file is skipped.
+    An incomplete line at the end of the file is skipped. With `end_at`, the lines in front of this offset.
     """
     try:
         with path.open("rb") as file:
-            position = file.seek(0, os.SEEK_END)
+            position = file.seek(0, os.SEEK_END) if end_at is None else end_at
             is_at_line_end = False
             rest = b""  # not yet returned: ends at a line end, and its first line may be incomplete
             while position > 0 and len(rest) <= MAX_LINE_BYTES:

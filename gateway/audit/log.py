@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.audit.disk_space import find_disk_space
 from gateway.audit.folder import parse_node, verify_own, verify_writable
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from gateway.audit.chain import Ready
-    from gateway.audit.record import Links
+    from gateway.audit.record import Event, Links
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
@@ -71,6 +71,7 @@ class AuditLog:
         folder: Path,
         node: str,
         signing_key: Ed25519PrivateKey,
+        earlier_keys: Sequence[Ed25519PublicKey] = (),
         clock: Clock,
         durability: Durability = Durability.PROCESS,
         limits: Limits | None = None,
@@ -81,22 +82,20 @@ class AuditLog:
         self._folder = folder.absolute()
         verify_own(self._folder)
         self._clock = clock
-        self._tails = RecordBodies(node)
+        self._bodies = RecordBodies(node)
         self._on_left = on_left
         self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
-        self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
+        self._writer = Writer(
+            self._folder, node, Signer(signing_key, earlier_keys), durability, limits, clock.now()
+        )
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
         now = self._ready()[0]
         record_id = self._new_id(now)
         self._append_all(
-            [
-                ("decision", record_id, self._tails.of_allow(admission)),
-                *self._asked(record_id, admission, now),
-            ],
-            now,
+            [(record_id, self._bodies.of_allow(admission)), *self._asked(record_id, admission, now)], now
         )
         return Receipt(
             record_id=record_id,
@@ -110,7 +109,7 @@ class AuditLog:
         For each in order: the receipt of an allow, the record's id of a refusal (or that of a summary).
         """
         now = self._ready()[0]
-        tails, close = self._tails, self._close_left
+        bodies, close = self._bodies, self._close_left
         ready: list[Ready] = []
         recorded: list[Receipt | str] = []
         for decision, record_id in zip(
@@ -120,9 +119,9 @@ class AuditLog:
                 summary_id = self._count(decision, now)
                 recorded.append(summary_id or record_id)
                 if summary_id is None:
-                    ready.append(("decision", record_id, tails.of_refusal(decision)))
+                    ready.append((record_id, bodies.of_refusal(decision)))
                 continue
-            ready.append(("decision", record_id, tails.of_allow(decision)))
+            ready.append((record_id, bodies.of_allow(decision)))
             ready += self._asked(record_id, decision, now)
             on_close = partial(close, record_id, decision.allowed.access.principal)
             recorded.append(Receipt(record_id=record_id, admission=decision, on_close=on_close))
@@ -138,9 +137,8 @@ class AuditLog:
         """The records of the questions of an admission. Only a request about access has any."""
         if not isinstance(admission.found, Evaluated):
             return []
-        tails = self._tails.of_questions(decision_id, admission)
-        ids = self._writer.envelopes.ids.take(now, len(tails))
-        return [("question", record_id, tail) for record_id, tail in zip(ids, tails, strict=True)]
+        bodies = self._bodies.of_questions(decision_id, admission)
+        return list(zip(self._writer.envelopes.ids.take(now, len(bodies)), bodies, strict=True))
 
     def _new_id(self, now: float) -> str:
         return self._writer.envelopes.ids.next(now)
@@ -160,7 +158,7 @@ class AuditLog:
         if summary_id is not None:
             return summary_id
         record_id = self._new_id(now)
-        self._append_all([("decision", record_id, self._tails.of_refusal(rejection))], now)
+        self._append_all([(record_id, self._bodies.of_refusal(rejection))], now)
         return record_id
 
     def change(self, change: Change) -> ChangeReceipt:
@@ -182,6 +180,17 @@ class AuditLog:
         self._writer.append(covered, now)
         on_close = partial(self._close_change, record.id, change)
         return ChangeReceipt(record_id=record.id, on_close=on_close)
+
+    def note(self, kind: type[Event], **fields: Any) -> str:
+        """Record what happened that is no decision and no change of facts. Returns the record's id.
+
+        Text is cleaned as names are; no field may hold text that a client chose.
+        """
+        now, links = self._ready()
+        cleaned = {name: _cleaned(one) for name, one in fields.items()}
+        record = kind(**self._writer.envelopes.members(now, links), **cleaned)
+        self._writer.append(encode(record), now)
+        return record.id
 
     def tick(self, now: float) -> None:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""
@@ -283,10 +292,10 @@ class AuditLog:
         if not endings:
             return
         self._endings = []
-        of_outcome, ids = self._tails.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
+        of_outcome, ids = self._bodies.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
         self._writer.chain.leave(
             [
-                ("outcome", record_id, of_outcome(decision_id, principal, outcome))
+                (record_id, of_outcome(decision_id, principal, outcome))
                 for record_id, (decision_id, principal, outcome) in zip(ids, endings, strict=True)
             ]
         )
@@ -303,3 +312,9 @@ class AuditLog:
             result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
         )
         self._writer.append(encode(record), now)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_cleaned, value))
+    return clean_name(value) if isinstance(value, str) else value

@@ -24,6 +24,7 @@ class Damage(StrEnum):
     RELINKED = "relinked"  # the record before it is not the one whose hash it contains
     BAD_SIGNATURE = "bad-signature"  # a head that its signer did not sign
     UNKNOWN_SIGNER = "unknown-signer"  # a head by a key that is not trusted
+    WRONG_ROOT = "wrong-root"  # a head whose Merkle root is not that of the records in front of it
     REWRITTEN = "rewritten"  # a signed head of `heads.jsonl` states another hash for it
     TRUNCATED = "truncated"  # a signed head proves records beyond the chain's end
     AFTER_CLOSE = "after-close"  # records follow the head that closed the chain

@@ -13,6 +13,8 @@ The lines of `heads.jsonl` are linked too: a chain that was removed together wit
 there, which is reported. And each head says what that file contained, so a file that was cut or started
 again is reported by every head signed before.
 
+A key that replaced a trusted one is trusted as well, if that one signed it (`key_changes.py`).
+
 Not detected: what the holder of the signing key did; and removal of the newest segments together with the
 end of `heads.jsonl`, from the first head that names them, before anything else was signed. Copies of heads
 kept elsewhere show both.
@@ -26,6 +28,7 @@ from typing import TYPE_CHECKING
 from gateway.audit.folder import HEADS_NAME, PUBLIC_KEY_NAME, group_segments
 from gateway.audit.head import fingerprint, parse_public_keys
 from gateway.audit.heads_evidence import HeadsEvidence
+from gateway.audit.key_changes import KEY_CHANGES_NAME, follow, load_changes
 from gateway.audit.report import Report
 from gateway.audit.walk import Walk
 from gateway.model.errors import Misconfigured
@@ -67,6 +70,8 @@ def verify(
             PUBLIC_KEY_NAME
         )
         keys, key_source = _load(published), str(published)
+    keys, change_problems = _follow(keys, by_name.get(KEY_CHANGES_NAME))
+    foreign = tuple(one for one in foreign if one not in keys)
     with HeadsEvidence(heads_path, keys) as evidence:
         evidence.read()
         segments = group_segments(_paths(source))  # after the heads: every chain they name exists by now
@@ -76,7 +81,7 @@ def verify(
             if walk.is_overtaken():
                 walks[chain] = _walked(chain, segments[chain], keys, evidence)
             walks[chain].compare()
-    problems = list(evidence.problems)
+    problems = [*change_problems, *evidence.problems]
     if heads_path is None and isinstance(source, Path) and source.is_dir():
         problems.append(f"{HEADS_NAME} is missing, so records cut off at the end of a chain would not show")
     return Report(
@@ -113,6 +118,18 @@ def _paths(source: Path | Sequence[Path]) -> list[Path]:
         return [file for path in listed for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
     except OSError as error:
         raise Misconfigured(str(source), f"cannot be listed ({error.strerror})") from error
+
+
+def _follow(
+    keys: dict[str, Ed25519PublicKey], path: Path | None
+) -> tuple[dict[str, Ed25519PublicKey], tuple[str, ...]]:
+    """These keys and those that they signed, and what is wrong with the file that says so."""
+    if path is None:
+        return keys, ()
+    try:
+        return follow(keys, load_changes(path)), ()
+    except (OSError, ValueError) as error:
+        return keys, (f"{path.name}: {error}",)
 
 
 def _foreign(keys: Iterable[str], public_key_path: Path | None) -> tuple[str, ...]:

@@ -12,12 +12,24 @@ is damage: an honest chain has its first head before any other process sees it.
 from __future__ import annotations
 
 from collections import OrderedDict
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from gateway.audit.folder import chain_started, node_of, segment_name
 from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, read_lines, verify_head
+from gateway.audit.merkle import root_of
 from gateway.audit.promise import NOTHING_PROMISED, PROMISED_RECORDS, PROMISED_SECONDS, Promise, promise_after
-from gateway.audit.record import GENESIS, MAX_LINE_BYTES, Link, hash_of, parse_link, split_hash
+from gateway.audit.record import (
+    FIRST_WITH_TREES,
+    GENESIS,
+    HASH_TAIL,
+    LINE_TAIL_BYTES,
+    MAX_LINE_BYTES,
+    Link,
+    find_digest,
+    parse_link,
+    split_hash,
+)
 from gateway.audit.report import ChainReport, Damage, Ending, Fault
 from gateway.audit.timeline import time_text
 
@@ -34,6 +46,9 @@ Finding = tuple[Damage, str]
 
 MOST_TRACES = 100_000  # of heads written after the listed ones: hours of writing during one verification
 _ANYTHING = Promise(1 << 62, "", "~")  # after a missing segment, until the next head
+
+_MOST_HASHES = 2 * PROMISED_RECORDS  # a writer of trees leaves fewer records without a head
+_WRONG_ROOT = "its Merkle root is not that of the records in front of it: its signer's software is at fault"
 
 _AFTER_END = {
     "abandoned": (Damage.AFTER_ABANDONED, "its process gave the chain up in front of it"),
@@ -67,6 +82,8 @@ class Walk:
         self._is_promise_broken = False
         self._breach: Fault | None = None
         self._is_closed = False
+        self._hashes: list[bytes] = []  # of the records since the last head
+        self._is_hash_missing = False
         self._is_after_gap = False
         self._has_gap = False
         self._torn_tail: str | None = None
@@ -87,7 +104,7 @@ class Walk:
         head = self._ended or self._listed_head
         if head is not None:
             self._note_missing(expected, head.segment + 1)
-        self._fault = self._truncation() or self._unsigned(segments[0][1].name)
+        self._fault = self._truncation() or self._wrong_end() or self._unsigned(segments[0][1].name)
 
     def report(self) -> ChainReport:
         """The findings. How the chain ends depends on heads that may have been listed meanwhile."""
@@ -154,7 +171,10 @@ class Walk:
         if self._is_closed:
             why = "a segment after the head that closed the chain"
             return Fault(damage=Damage.AFTER_CLOSE, file=path.name, line=1, seq=self._seq + 1, why=why)
+        is_plain = self._accept_plain
         for number, line in read_lines(path):
+            if is_plain(line):
+                continue
             if is_last and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed:
                 self._torn_tail = path.name
                 self._place = (path.name, number)
@@ -168,22 +188,58 @@ class Walk:
         self._place = (path.name, number + 1)
         return None
 
+    def _accept_plain(self, line: bytes) -> bool:
+        """Accept the record that follows the last one, if nothing about it has to be looked into.
+
+        It does nothing that `_judge` would not do. Nearly every line of a log is accepted here.
+        """
+        digest = sha256(line[:-LINE_TAIL_BYTES] + b"}").digest()
+        hashed = digest.hex()
+        if line[-LINE_TAIL_BYTES:] != HASH_TAIL % hashed.encode():
+            return False
+        try:
+            link = parse_link(line)
+        except ValueError:
+            return False
+        seq, time, promise = self._seq + 1, link.time, self._promise
+        if (
+            link.seq != seq
+            or link.prev != self._hash
+            or link.chain != self._chain
+            or link.kind == "head"
+            or not (seq <= promise.last_seq and promise.first_time <= time <= promise.last_time)
+            or seq in self._expected
+            or self._is_after_gap
+            or self._is_closed
+            or 0 < self._end_seq <= seq
+        ):
+            return False
+        self._hashes.append(digest)
+        self._seq, self._hash, self._time = seq, hashed, time
+        self._records += 1
+        self._unproven += 1
+        return True
+
     def _judge(self, line: bytes) -> Finding | None:
         if self._is_closed:
             return Damage.AFTER_CLOSE, "it stands after the head that closed the chain"
         if not line.endswith(b"\n"):
             return Damage.MALFORMED, "the line does not end where a record does"
+        digest = find_digest(line)
         try:
-            covered, claimed_hash = split_hash(line[:-1])
-            true_hash = hash_of(covered)
-            if claimed_hash != true_hash:
+            if digest is None:
+                split_hash(line[:-1])
                 return Damage.EDITED, "its bytes do not have the hash it carries"
             link = parse_link(line)
         except ValueError as error:
             return Damage.MALFORMED, f"not a record: {error}"
+        true_hash = digest.hex()
         finding = self._misplaced(link) or self._contradicted(link, true_hash)
         if finding is None and link.kind == "head":
             finding = self._head(line)
+            self._hashes = []
+        elif len(self._hashes) < _MOST_HASHES:
+            self._hashes.append(digest)
         if finding is None:
             self._accept(link, true_hash)
         return finding
@@ -194,6 +250,7 @@ class Walk:
             return Damage.FOREIGN, f"a record of the chain {link.chain}"
         if self._is_after_gap and link.seq > self._seq:
             self._promise = self._promise_behind_gap(link.seq)
+            self._is_hash_missing = True
             return None
         expected = self._seq + 1
         if link.seq > expected:
@@ -226,6 +283,8 @@ class Walk:
             return Damage.UNKNOWN_SIGNER, str(error)
         except ValueError as error:
             return Damage.BAD_SIGNATURE, f"{error}; it, or records since the head before it, were rewritten"
+        if self._is_wrong_tree(head):
+            return Damage.WRONG_ROOT, _WRONG_ROOT
         self._evidence.note_named(head)
         self._evidence.check_known_end(head, f"record {head.seq} of its chain")
         self._head_before_last_seq = self._last_head.seq if self._last_head else 0
@@ -237,6 +296,27 @@ class Walk:
                 self._traces.popitem(last=False)
         self._is_closed = head.state == "closed"
         return None
+
+    def _is_wrong_tree(self, head: HeadRecord) -> bool:
+        """Whether the tree of a head is not that of the records in front of it.
+
+        Heads of version 1 have none. After a missing segment the records in front of a head are incomplete.
+        """
+        if head.schema < FIRST_WITH_TREES or self._is_hash_missing:
+            self._is_hash_missing = False
+            return False
+        root = root_of(self._hashes).hex()
+        return (head.tree_size, head.tree_root) != (len(self._hashes), root)
+
+    def _wrong_end(self) -> Fault | None:
+        """Check the tree of the head by which a process gave the chain up: of what is behind the last one."""
+        head = self._ended
+        if head is None or head.state != "abandoned" or self._seq != head.seq - 1:
+            return None
+        if not self._is_wrong_tree(head):
+            return None
+        file, line = self._place
+        return Fault(damage=Damage.WRONG_ROOT, file=file, line=line, seq=head.seq, why=_WRONG_ROOT)
 
     def _accept(self, link: Link, true_hash: str) -> None:
         self._is_after_gap = False

@@ -33,7 +33,7 @@ from gateway.audit.head import LiveChain, Signer, find_live_chains
 from gateway.audit.heads_file import NO_LINE, HeadsFile
 from gateway.audit.known_end import find_known_end
 from gateway.audit.limits import Durability, Limits
-from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, OpenRecord, encode, seal, with_signature
+from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, OpenRecord, encode, encode_signed, seal
 from gateway.audit.recovery import recover
 from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
 from gateway.model.errors import Misconfigured
@@ -298,7 +298,7 @@ class Writer:
             raise lost
 
     def _seal_head(self, now: float, state: str) -> bytes:
-        line = self.chain.seal(self._head(now, state, self._links, segment=self._number))
+        line = self.chain.seal_head(self._head(now, state, self._links, segment=self._number))
         self._sealed_heads.append(line)
         self._set_headed(_Headed(self._links.seq, now))
         return line
@@ -311,19 +311,20 @@ class Writer:
         live = {*find_live_chains(self._folder), self._links.chain}
         if state in ENDED_BY_OTHERS:
             live.discard(links.chain)
-        statement = encode(
-            HeadRecord(
-                **self.envelopes.members(now, links),
-                state=state,
-                segment=segment,
-                signer=self._signer.fingerprint,
-                live=tuple(sorted(live)),
-                unproven_from=unproven_from,
-                listed_bytes=known.size,
-                listed_hash=known.hash,
-            )
+        size, root = (None, None) if state == "recovered" else self.chain.tree()
+        head = HeadRecord(
+            **self.envelopes.members(now, links),
+            state=state,
+            segment=segment,
+            signer=self._signer.fingerprint,
+            live=tuple(sorted(live)),
+            unproven_from=unproven_from,
+            listed_bytes=known.size,
+            listed_hash=known.hash,
+            tree_root=root,
+            tree_size=size,
         )
-        return with_signature(statement, self._signer.sign(statement))
+        return encode_signed(head, self._signer.sign)
 
     def _recovered_head(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
         """The last head of a chain whose process ended without one."""

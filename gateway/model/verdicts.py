@@ -146,6 +146,12 @@ class Introspected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     claims: AccessClaims | None
 
 
+class RecordProof(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The proof of one of the caller's own audit records, as a file."""
+
+    body: bytes
+
+
 Found = (
     OpenFile
     | PackageListing
@@ -158,6 +164,7 @@ Found = (
     | TokenGrant
     | Introspected
     | Evaluated
+    | RecordProof
 )
 
 

@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.adapters.clock import SystemClock
-from gateway.assembly.signing import load_signing_key
+from gateway.assembly.signing import load_own_keys
 from gateway.audit.events import Query, read_events
-from gateway.audit.head import parse_public_keys
 from gateway.audit.timeline import parse_record_id
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit.report import plain_report, shown_report
 from gateway.cli.audit.searched_names import SearchedNames, verify_names
-from gateway.cli.audit.sources import Sources, find_settings, searched_note, verify_there
+from gateway.cli.audit.sources import Sources, find_settings, load_trusted, searched_note, verify_there
 from gateway.cli.distrust import Warnings
 from gateway.identity.times import parse_duration, parse_moment
-from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.model.errors import BadNameError, Reason
 from gateway.model.tenant_records import parse_tenant_record_id
 from gateway.terminal.console import AsJson, forget_output, say, show, standard_output
 from gateway.terminal.escaping import escape_controls_in_json
@@ -46,7 +45,7 @@ UNPROVEN = b',"proven":false}'
 """The end of the line of a record that no signed head covers; a covered record's line is printed as written.
 """
 
-commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
+commands = typer.Typer(help="The audit log: verify, tail, search, prove.", no_args_is_help=True)
 
 RawJson = Annotated[
     bool,
@@ -76,14 +75,14 @@ def verify(
     """Prove that the log is what was written. Exit status 1 when it is not, 2 when there is no log."""
     warn = Warnings()
     settings = find_settings(warn, is_needed=not paths)
-    given = _load_trusted(public_key, warn)
+    given = load_trusted(public_key, warn)
     paths = paths or ([settings.audit_folder] if settings else [])
     reports: list[tuple[str, Report]] = []
     with verifying(paths):
         for source in _sources(paths):
             if not given and settings is not None and _is_own(source, settings):
                 warn.look_at(settings.audit_folder)
-                own, key_source = [_own_key(settings, warn)], str(settings.signing_key_file)
+                own, key_source = _own_keys(settings, warn), str(settings.signing_key_file)
                 report = verify_log(source, trusted_keys=own, key_source=key_source)
             else:
                 report = verify_log(source, trusted_keys=given)
@@ -165,7 +164,7 @@ def search(
         until=_past(until, now) if until is not None else None,
     )
     warn = Warnings()
-    sources = Sources.of(paths, warn, _load_trusted(public_key, warn))
+    sources = Sources.of(paths, warn, load_trusted(public_key, warn))
     found = 0
     names = SearchedNames(query)
     with _ending_quietly():
@@ -221,23 +220,12 @@ def _is_own(source: Path | list[Path], settings: Settings) -> bool:
     return all(path.resolve().parent == own for path in source)
 
 
-def _own_key(settings: Settings, warn: Warnings) -> Ed25519PublicKey:
-    """The public half of the signing key.
+def _own_keys(settings: Settings, warn: Warnings) -> list[Ed25519PublicKey]:
+    """The public half of the signing key, and of those that it replaced.
 
     `signing.pub` is not used: it may have been changed in the folder.
     """
-    return load_signing_key(settings.signing_key_file, on_distrust=warn).public_key()
-
-
-def _load_trusted(public_key: Path | None, warn: Warnings) -> list[Ed25519PublicKey]:
-    if public_key is None:
-        return []
-    warn.look_at(public_key)
-    try:
-        pem = public_key.read_bytes()
-    except OSError as error:
-        raise Misconfigured(str(public_key), f"cannot be read ({error.strerror})") from error
-    return list(parse_public_keys(pem, str(public_key)).values())
+    return load_own_keys(settings.signing_key_file, on_distrust=warn)
 
 
 def _past(text: str, now: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from gateway.assembly.signing import load_signing_key
+from gateway.assembly.signing import load_own_keys
 from gateway.audit.folder import (
     HEADS_NAME,
     PUBLIC_KEY_NAME,
@@ -67,8 +67,8 @@ def check_last_chain(settings: Settings) -> Finding:
         return warning(name, "there is no chain yet", "nothing was recorded here so far")
     newest = max(chains, key=lambda chain: chain_started(chain) or 0.0)
     head_files = [path for path in (folder / HEADS_NAME, folder / PUBLIC_KEY_NAME) if path.exists()]
-    key = load_signing_key(settings.signing_key_file).public_key()
-    report = verify([chains[newest][-1][1], *head_files], trusted_keys=[key])
+    keys = load_own_keys(settings.signing_key_file)
+    report = verify([chains[newest][-1][1], *head_files], trusted_keys=keys)
     fault = report.chains[0].fault
     if fault is not None:
         found = f"{fault.file}, line {fault.line}: {fault.damage}: {fault.why}"

@@ -112,7 +112,7 @@ def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, 
         ("generation", "-" if record.generation is None else str(record.generation)),
     ]
     if outcome is not None:
-        sent = f"{outcome.bytes} bytes in {outcome.milliseconds:.1f} ms"
+        sent = f"{outcome.bytes} bytes in {outcome.elapsed_milliseconds:.1f} ms"
         rows.append(("outcome", f"{outcome.ending}, status {outcome.status}, {sent}"))
         rows += _forwarded(outcome)
     elif record.decision == "allow":
@@ -127,7 +127,7 @@ def _forwarded(outcome: OutcomeRecord) -> list[tuple[str, str]]:
         rows.append(("refused", f"{outcome.reason}: {_MEANINGS.get(outcome.reason, _UNKNOWN)}"))
     if outcome.upstream is not None:
         upstream = outcome.upstream
-        took = f"{upstream.bytes} bytes in {upstream.milliseconds:.1f} ms"
+        took = f"{upstream.bytes} bytes in {upstream.elapsed_milliseconds:.1f} ms"
         rows.append(("server", f"{upstream.server}, status {upstream.status or 'none'}, {took}"))
     return rows
 
