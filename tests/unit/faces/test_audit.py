@@ -88,21 +88,31 @@ async def test_one_tenant_cannot_take_all_places(tmp_path, monkeypatch):
     assert await refusal_of(face, allowed(tenant="acme")) is Reason.ABSENT
 
 
+OWN = {"tenant": "acme", "tenant_record": "tn_1"}
+
+
 def decision(**other):
     return DecisionRecord(
-        **{**BASE, "decision": "allow", "reason": "permitted", "tenant": "acme", "request": REQUEST, **other}
+        **{**BASE, "decision": "allow", "reason": "permitted", "request": REQUEST, **OWN, **other}
     )
 
 
 def outcome(**other):
-    fields = {"decision_id": RECORD_ID, "tenant": "acme", "ending": "complete", "status": 200, "bytes": 1}
+    fields = {"decision_id": RECORD_ID, **OWN, "ending": "complete", "status": 200, "bytes": 1}
     return OutcomeRecord(**{**BASE, **fields, "microseconds": 1, **other})
 
 
 @pytest.mark.parametrize("record", [decision(), outcome()])
 async def test_an_own_allow_and_its_outcome_are_shown(record):
-    assert audit.may_show(record, tenant="acme")
-    assert not audit.may_show(record, tenant="globex")
+    assert audit.may_show(record, tenant="acme", tenant_record="tn_1")
+    assert not audit.may_show(record, tenant="globex", tenant_record="tn_1")
+
+
+@pytest.mark.parametrize("record", [decision(), outcome(), decision(tenant_record=None)])
+@pytest.mark.parametrize("tenant_record", [None, "tn_2"])
+async def test_a_tenant_with_the_name_of_one_that_is_gone_sees_nothing_of_it(record, tenant_record):
+    shown = audit.may_show(record, tenant="acme", tenant_record=tenant_record)
+    assert shown == (record.tenant_record == tenant_record)
 
 
 @pytest.mark.parametrize(
@@ -116,4 +126,4 @@ async def test_an_own_allow_and_its_outcome_are_shown(record):
     ],
 )
 async def test_what_holds_more_than_the_tenant_may_know_is_not(record):
-    assert not audit.may_show(record, tenant="acme")
+    assert not audit.may_show(record, tenant="acme", tenant_record="tn_1")
