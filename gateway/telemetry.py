@@ -101,6 +101,9 @@ COUNTERS = {
         "more than 0 with a server of the version that the table of routes is for.",
         ("server",),
     ),
+    "cachegate_workers_hung_total": Metric(
+        "Workers that were killed and replaced since they did not answer, as when a write hangs."
+    ),
     "cachegate_withdrawn_total": Metric("Answers that were overtaken by a change before their first byte."),
     "cachegate_degraded_responses_total": Metric("Responses on what was last known, without a lease."),
     "cachegate_barriers_total": Metric("Changes of the canary that were waited for."),

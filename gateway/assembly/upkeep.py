@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gateway.chores import Chores
 from gateway.directory.reading.key_usage import note_credential_marks, note_last_uses
 from gateway.model.errors import Refusal, Unavailable
+from gateway.model.recorded import recorded
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_store import RedisStore
     from gateway.assembly.canary import Canary
     from gateway.assembly.stamp_watch import StampWatch
+    from gateway.audit.grouped_log import GroupedLog
     from gateway.audit.log import AuditLog
     from gateway.directory.memory.follower import Follower
     from gateway.directory.memory.near_facts import NearFacts
@@ -63,7 +65,7 @@ class Upkeep:
     feed: RedisFeed
     directory: DirectoryReader
     catalogue: DiskCatalogue
-    recorder: AuditLog
+    recorder: AuditLog | GroupedLog
     transfers: Transfers
     last_uses: LastUses
     pins: PinChecks
@@ -203,7 +205,7 @@ class Upkeep:
         self.telemetry.mode_changed(action)
         try:
             change = Change(actor=f"worker:{self.worker}", action=action, received_at=self.clock.now())
-            receipt = self.recorder.change(change)
+            receipt = await recorded(self.recorder.change(change))
             receipt.close(generation=self.facts.lease.applied, result="done")
         except Unavailable as failure:
             self.telemetry.failed(failure)
@@ -222,7 +224,7 @@ class Upkeep:
     async def _keep_audit(self) -> None:
         self.telemetry.lines.tick(self.clock.now())
         try:
-            self.recorder.tick(self.clock.now())
+            await recorded(self.recorder.tick(self.clock.now()))
         except Unavailable as failure:
             self.telemetry.failed(failure)
 

@@ -16,19 +16,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.audit.event_bodies import EventBodies
 from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
 from gateway.audit.limits import Durability, Limits
-from gateway.audit.record import (
-    MAX_LINE_BYTES,
-    ChangeOutcomeRecord,
-    ChangeRecord,
-    SummaryRecord,
-    encode,
-)
+from gateway.audit.record import MAX_LINE_BYTES
 from gateway.audit.record_body import RecordBodies
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
-from gateway.audit.scrub import clean_name, source_of
+from gateway.audit.scrub import source_of
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.verdicts import ChangeReceipt, Receipt, Rejection
@@ -39,15 +34,13 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    from gateway.audit.record import Links
+    from gateway.audit.chain import Ready
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
 
     _Ending = tuple[str, Principal, Outcome]
     """How an admission ended: the id of its record, its caller, the outcome."""
-
-_MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 
 
 class AuditLog:
@@ -78,6 +71,7 @@ class AuditLog:
         verify_own(self._folder)
         self._clock = clock
         self._tails = RecordBodies(node)
+        self._events = EventBodies(node)
         self._on_left = on_left
         self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
@@ -85,7 +79,7 @@ class AuditLog:
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
-        now = self._ready()[0]
+        now = self._ready()
         [record_id] = self._append_all([(self._new_id(now), self._tails.of_allow(admission))], now)
         return Receipt(
             record_id=record_id,
@@ -98,7 +92,7 @@ class AuditLog:
 
         For each in order: the receipt of an allow, the record's id of a refusal (or that of a summary).
         """
-        now = self._ready()[0]
+        now = self._ready()
         tails, close = self._tails, self._close_left
         ready: list[tuple[str, bytes]] = []
         recorded: list[Receipt | str] = []
@@ -120,7 +114,7 @@ class AuditLog:
 
     def _append_all(self, ready: Sequence[tuple[str, bytes]], now: float) -> list[str]:
         """Write the records of decisions: ids and tails."""
-        self._writer.append_all([("decision", record_id, tail) for record_id, tail in ready], now)
+        self._write_all([("decision", record_id, tail) for record_id, tail in ready], now)
         return [record_id for record_id, _ in ready]
 
     def _new_id(self, now: float) -> str:
@@ -136,7 +130,7 @@ class AuditLog:
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id, or that of a summary beyond the rate limit."""
-        now, _ = self._ready()
+        now = self._ready()
         summary_id = self._count(rejection, now)
         if summary_id is not None:
             return summary_id
@@ -144,22 +138,12 @@ class AuditLog:
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""
-        now, links = self._ready()
-        envelope = self._writer.envelopes.members(now, links)
-        record = ChangeRecord(
-            **envelope,
-            actor=clean_name(change.actor),
-            action=change.action,
-            tenant=change.tenant,
-            key_id=change.key_id,
-            subject=tuple(map(clean_name, change.subject)),
-        )
-        covered = encode(record)
-        if len(covered) > MAX_LINE_BYTES // 2:
+        now = self._ready()
+        tail = self._events.of_change(change)
+        if len(tail) > MAX_LINE_BYTES // 2:
             raise Unavailable("audit", "the change names too much for one record; split it", Reason.NO_AUDIT)
-        self._writer.append(covered, now)
-        on_close = partial(self._close_change, record.id, change.tenant, change.key_id)
-        return ChangeReceipt(record_id=record.id, on_close=on_close)
+        record_id = self._append("change", tail, now)
+        return ChangeReceipt(record_id=record_id, on_close=partial(self._close_change, record_id, change))
 
     def tick(self, now: float) -> None:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""
@@ -198,25 +182,35 @@ class AuditLog:
         finally:
             self._writer.close(now)
 
-    def _ready(self) -> tuple[float, Links]:
+    def _ready(self) -> float:
+        """The time now. Raises `Unavailable` when no record could be accepted."""
         now = self._clock.now()
-        self._leave_outcomes(now)
-        self._write_summaries(now, int(now))
-        return now, self._writer.ready(now)  # after the summaries: they may make a head due
+        try:
+            self._leave_outcomes(now)
+            self._write_summaries(now, int(now))
+            self._writer.ready(now)  # after the summaries: they may make a head due
+        except Unavailable:
+            self._writer.note_unrecorded()
+            raise
+        return now
+
+    def _append(self, kind: str, tail: bytes, now: float, record_id: str | None = None) -> str:
+        """Write one record after `_ready`; its id."""
+        record_id = record_id or self._new_id(now)
+        self._write_all([(kind, record_id, tail)], now)
+        return record_id
+
+    def _write_all(self, ready: Sequence[Ready], now: float) -> None:
+        try:
+            self._writer.append_all(ready, now)
+        except Unavailable:
+            self._writer.note_unrecorded()
+            raise
 
     def _write_summaries(self, now: float, second: int | None) -> None:
         while (summary := self._limiter.first_due(second)) is not None:
-            links = self._writer.ready(now)
-            record = SummaryRecord(
-                **self._writer.envelopes.members(now, links, summary.record_id),
-                source=summary.caller.source,
-                tenant=summary.caller.claimed_tenant,
-                claimed_key_id=summary.caller.claimed_key_id,
-                second=self._writer.envelopes.times.text(summary.second),
-                count=sum(summary.reasons.values()),
-                reasons=summary.reasons,
-            )
-            self._writer.append(encode(record), now)
+            self._writer.ready(now)
+            self._writer.append_all([("summary", summary.record_id, self._events.of_summary(summary))], now)
             self._limiter.drop_first()  # only now: one that could not be written stays due
 
     def _close_left(self, decision_id: str, principal: Principal, outcome: Outcome) -> None:
@@ -247,16 +241,8 @@ class AuditLog:
             ]
         )
 
-    def _close_change(
-        self, change_id: str, tenant: str | None, key_id: str | None, generation: int | None, result: str
-    ) -> None:
-        now, links = self._ready()
-        record = ChangeOutcomeRecord(
-            **self._writer.envelopes.members(now, links),
-            change_id=change_id,
-            tenant=tenant,
-            key_id=key_id,
-            generation=generation,
-            result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
+    def _close_change(self, change_id: str, change: Change, generation: int | None, result: str) -> None:
+        now = self._ready()
+        self._append(
+            "change-outcome", self._events.of_change_outcome(change_id, change, generation, result), now
         )
-        self._writer.append(encode(record), now)

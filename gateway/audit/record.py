@@ -160,6 +160,18 @@ class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     reasons: dict[str, int]
 
 
+class GapRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="gap"):
+    """A time in which nothing could be recorded, and nothing was served; written once it was over.
+
+    `refused` counts the calls for a record that failed meanwhile; a request that is tried again counts again.
+    """
+
+    since: str
+    until: str
+    refused: int
+    why: str
+
+
 class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="open"):
     """The start of a chain, or of writing after a fault. `after_` names the lost chain it continues."""
 
@@ -200,6 +212,7 @@ Record = (
     | ChangeRecord
     | ChangeOutcomeRecord
     | SummaryRecord
+    | GapRecord
     | OpenRecord
     | HeadRecord
 )

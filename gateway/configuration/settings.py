@@ -97,6 +97,15 @@ class Settings:
         Durability.PROCESS,
         "process",
     )
+    audit_patience_seconds: int = _setting(
+        "With `power`: how long a request waits for its record to be on the disk before it is answered 503.",
+        read_number(1, 300),
+        5,
+    )
+    audit_segment_megabytes: int = _setting(
+        "The size at which an audit segment is closed and the next one begun.", read_number(1, 1024), 64
+    )
+    audit_segment_hours: int = _setting("The age at which it is.", read_number(1, 8760), 24)
     audit_refusals_per_second: int = _setting(
         "Refusals of callers without a valid key that each worker records one by one, per source and second; "
         "a summary record stands for the rest.",
@@ -273,6 +282,12 @@ class Settings:
     tls_key: Path | None = _setting("Its private key, in PEM, without password.", read_path, None, "unset")
     grace_seconds: int = _setting(
         "How long a stopping worker lets transfers finish.", read_number(0, 3600), 10
+    )
+    hang_seconds: int = _setting(
+        "How long a worker may answer nothing, not even whether it is ready, before it is killed and another "
+        "one started in its place.",
+        read_number(4, 3600),
+        20,
     )
     stall_seconds: int = _setting(
         "How long a client may take in nothing of what waits for it, or less than 240 bytes a second, before "

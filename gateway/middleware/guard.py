@@ -201,7 +201,7 @@ class GuardMiddleware:
                 self._telemetry.withdrawn()
                 continue
             return
-        await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
+        await self._decline(request, route, await self._guard.give_up(request), meter.counting(send))
 
     async def _send_unrecorded(self, answer: Answer, request: WireRequest, meter: Meter, send: Send) -> None:
         """Send an answer that no decision is about: it has nothing of the cache, and is for everybody."""
@@ -272,7 +272,7 @@ class GuardMiddleware:
 
     async def _refuse(self, rejection: Rejection, route: Declared | None, meter: Meter, send: Send) -> None:
         """Record a refusal and answer it."""
-        declined = self._guard.decline(rejection)
+        declined = await self._guard.decline(rejection)
         await self._decline(rejection.request, route, declined, meter.counting(send))
 
     async def _deliver(
@@ -359,7 +359,7 @@ class GuardMiddleware:
             self._telemetry.defect(request.route, error, secrets_of(request))
         if meter.status == 0:
             if reason is Reason.INTERNAL:
-                declined = self._record_defect(request)
+                declined = await self._record_defect(request)
             else:
                 declined = Declined(reason=reason, record_id=meter.record_id or UNRECORDED)
             await self._decline(request, route, declined, meter.counting(send))
@@ -402,9 +402,9 @@ class GuardMiddleware:
         bound = bound_to(declined.record_id, request.trace_id)
         await send_whole(answer_refused(declined, request, route), bound, request.method, send)
 
-    def _record_defect(self, request: WireRequest) -> Declined:
+    async def _record_defect(self, request: WireRequest) -> Declined:
         try:
-            return self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
+            return await self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
         except Unavailable:
             return Declined(reason=Reason.INTERNAL, record_id=UNRECORDED)
 

@@ -55,6 +55,7 @@ class WorkerProcess:
         self.is_serving = asyncio.Event()
         self.failure: Misconfigured | Unavailable | None = None
         self.last_status: WorkerStatus | None = None
+        self.unanswered = 0  # how many questions in a row had no answer
 
     @classmethod
     async def start(cls, order: WorkerOrder, listener: socket.socket) -> WorkerProcess:
@@ -94,9 +95,12 @@ class WorkerProcess:
         answer = self._pending[request_id] = asyncio.get_running_loop().create_future()
         self._send(b"status? %d\n" % request_id)
         try:
-            return await asyncio.wait_for(answer, ANSWER_SECONDS)
+            status: WorkerStatus = await asyncio.wait_for(answer, ANSWER_SECONDS)
         except TimeoutError:
             return None
+        else:
+            self.unanswered = 0
+            return status
         finally:
             del self._pending[request_id]
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from gateway.model.at_once import AtOnce
     from gateway.server.early_refusal import EarlyRefusal
 
-    OnRefused = Callable[[EarlyRefusal, str], str | None]
+    OnRefused = Callable[[EarlyRefusal, str, Callable[[str | None], None]], None]
 
 logger = logging.getLogger(__name__)
 
@@ -68,8 +68,8 @@ class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
 
     `report` returns `{"ready": {name: bool}, "counters": {name: number}}`. It is called in the event loop,
     so it must not block. `on_refused` is called for requests that the server refused itself, with the peer's
-    address, and returns the id of the record, if it made one; it does not raise. `at_once` answers what it
-    can without waiting (`at_once.py`).
+    address; it calls its last argument with the id of the record, if it made one, and does not raise.
+    `at_once` answers what it can without waiting (`at_once.py`).
     """
 
     app: Callable[..., Any]

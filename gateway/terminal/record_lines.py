@@ -18,6 +18,7 @@ from gateway.audit.record import (
     ChangeOutcomeRecord,
     ChangeRecord,
     DecisionRecord,
+    GapRecord,
     HeadRecord,
     OpenRecord,
     OutcomeRecord,
@@ -82,6 +83,8 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             reasons = " ".join(f"{reason}:{count}" for reason, count in record.reasons.items())
             who = [record.tenant or "-", record.claimed_key_id or "-"]
             return "summary", [*who, f"{record.count} refusals", reasons, f"from {record.source}"]
+        case GapRecord():
+            return "gap", [f"from {record.since} to {record.until}", f"{record.refused} refused", record.why]
         case OpenRecord():
             return "open", [record.chain, record.reason]
         case HeadRecord():
