@@ -111,7 +111,7 @@ class Worker:
         )
 
     def refused_early(self, refusal: EarlyRefusal, client: str, answer: Callable[[str | None], None]) -> None:
-        """Record what the HTTP server itself refused, a refusal of an anonymous caller; then have it answered.
+        """Record what the HTTP server itself refused, as from an anonymous caller; then have it answered.
 
         `answer` gets the id of the record, or None if there is none.
         """

@@ -15,8 +15,10 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from gateway.audit.folder import chain_started, node_of, segment_name
-from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, read_lines, verify_head
+from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, verify_head
+from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.promise import NOTHING_PROMISED, PROMISED_RECORDS, PROMISED_SECONDS, Promise, promise_after
+from gateway.audit.reading import read_lines
 from gateway.audit.record import GENESIS, MAX_LINE_BYTES, Link, hash_of, parse_link, split_hash
 from gateway.audit.report import ChainReport, Damage, Ending, Fault
 from gateway.audit.timeline import time_text
@@ -154,18 +156,31 @@ class Walk:
         if self._is_closed:
             why = "a segment after the head that closed the chain"
             return Fault(damage=Damage.AFTER_CLOSE, file=path.name, line=1, seq=self._seq + 1, why=why)
-        for number, line in read_lines(path):
-            if is_last and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed:
-                self._torn_tail = path.name
-                self._place = (path.name, number)
-                return None
-            finding = self._judge(line)
-            if finding is not None:
-                damage, why = finding
-                return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
-            if self._is_promise_broken and self._breach is None:
-                self._breach = self._broken_promise(path.name, number)
+        try:
+            for number, line in read_lines(path):
+                fault = self._walk_line(path, number, line, is_last=is_last)
+                if fault is not None:
+                    return fault
+                if self._torn_tail is not None:
+                    return None
+        except DamagedSegmentError as error:
+            return Fault(
+                damage=Damage.MALFORMED, file=path.name, line=number + 1, seq=self._seq + 1, why=str(error)
+            )
         self._place = (path.name, number + 1)
+        return None
+
+    def _walk_line(self, path: Path, number: int, line: bytes, *, is_last: bool) -> Fault | None:
+        if is_last and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed:
+            self._torn_tail = path.name
+            self._place = (path.name, number)
+            return None
+        finding = self._judge(line)
+        if finding is not None:
+            damage, why = finding
+            return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
+        if self._is_promise_broken and self._breach is None:
+            self._breach = self._broken_promise(path.name, number)
         return None
 
     def _judge(self, line: bytes) -> Finding | None:

@@ -33,7 +33,7 @@ from equipment import Equipment, find_servers
 from in_process import CONNECTIONS, SETTLE_SECONDS, Driven, with_tags
 from installation import Installation
 from msgspec.structs import replace as replaced
-from ours import SETTINGS, Sizes, await_pinned, furnish
+from ours import SETTINGS, Sizes, await_pinned, furnish, serve_pid
 from processes import SERVER_CORE, on_cores
 from program import arguments_of, run
 from report import console, quantile
@@ -170,6 +170,7 @@ def measure_throughput(
     )
     for name, turns in reads.items():
         report.row(f"{name}_per_s", median(one.per_second for one in turns), "reads a second")
+        report.row(f"{name}_cpu_us", median(one.cpu_us for one in turns), "CPU of a read, workers and parent")
         report.row(f"{name}_p99_ms", median(one.p99_ms for one in turns), "of 32 waiting")
     report.row("fdatasync_p50_ms", median(syncs), "one sync of 20 kB appended, between the turns")
     report.row("fdatasync_p99_ms", quantile(syncs, 0.99), f"of {len(syncs)}")
@@ -195,7 +196,8 @@ def _serving(installation: Installation, name: str) -> Iterator[Contender]:
     )
     with on_cores(SERVER_CORE), ExitStack() as stack:
         port = stack.enter_context(one.serving(1))
-        yield Contender(name, f"Cachegate, {name}", port, ())
+        own = serve_pid(one, f"CACHEGATE_AUDIT_DIR={one.more['CACHEGATE_AUDIT_DIR']}")
+        yield Contender(name, f"Cachegate, {name}", port, (own,))
 
 
 def _sync_times(folder: Path, count: int) -> list[float]:
