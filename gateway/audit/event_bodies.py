@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from gateway.audit.record_fields import members
 from gateway.audit.scrub import clean_name
 from gateway.audit.timeline import time_text
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 
 _MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 _MAX_WHY_CHARACTERS = 500
+
+
+class RetentionEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """What a `retention` record says (`record.RetentionRecord`)."""
+
+    state: str
+    why: str
+    segments: int
+    bytes: int
+    until: str | None = None
+    consumers: tuple[str, ...] = ()
+    note: str | None = None
 
 
 class EventBodies:
@@ -59,6 +73,19 @@ class EventBodies:
             second=time_text(summary.second),
             count=sum(summary.reasons.values()),
             reasons=summary.reasons,
+        )
+
+    def of_retention(self, event: RetentionEvent) -> bytes:
+        """What retention is about to do."""
+        return b"%b}" % members(
+            node=self._node,
+            state=event.state,
+            why=event.why,
+            segments=event.segments,
+            bytes=event.bytes,
+            until=event.until,
+            consumers=event.consumers,
+            note=event.note,
         )
 
     def of_gap(self, gap: Gap) -> bytes:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from gateway.audit.chain import Ready
+    from gateway.audit.event_bodies import RetentionEvent
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
@@ -144,6 +145,10 @@ class AuditLog:
             raise Unavailable("audit", "the change names too much for one record; split it", Reason.NO_AUDIT)
         record_id = self._append("change", tail, now)
         return ChangeReceipt(record_id=record_id, on_close=partial(self._close_change, record_id, change))
+
+    def note_retention(self, event: RetentionEvent) -> str:
+        """Record what retention is about to do; the record's id."""
+        return self._append("retention", self._events.of_retention(event), self._ready())
 
     def tick(self, now: float) -> None:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""

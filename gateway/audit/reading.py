@@ -14,9 +14,10 @@ import os
 import stat
 from collections import deque
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from typing import TYPE_CHECKING, cast
 
-from gateway.audit.packed import PACKED_SUFFIX, DamagedSegmentError, content_size, unpacked
+from gateway.audit.packed import PACKED_SUFFIX, DamagedSegmentError, content_size, pieces, unpacked
 from gateway.audit.record import MAX_LINE_BYTES
 from gateway.model.errors import Reason, Unavailable
 
@@ -83,6 +84,26 @@ def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
                 yield number, line
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def digest_of(path: Path) -> tuple[str, int]:
+    """The SHA-256 of a file's content in hex, and its length. Raises `OSError` and `DamagedSegmentError`."""
+    digest, size = sha256(), 0
+    with opened(path) as file:
+        for piece in pieces(file):
+            digest.update(piece)
+            size += len(piece)
+    return digest.hexdigest(), size
+
+
+def has_same_content(path: Path, other: Path) -> bool:
+    """Whether two files hold the same; a file that is gone or damaged holds nothing."""
+    try:
+        return digest_of(path) == digest_of(other)
+    except FileNotFoundError:
+        return True  # packing ended meanwhile: the plain file is gone, and was compared before
+    except (OSError, DamagedSegmentError):
+        return False
 
 
 def readable_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -172,6 +172,22 @@ class GapRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind",
     why: str
 
 
+class RetentionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="retention"):
+    """What retention does with old segments, recorded before it does it.
+
+    `state` is `waiting` (they are due, and `consumers` still need them: an alarm), `removing`, or `refused`
+    (they do not verify, so they stay). `note` is the hash of the signed note that has the details.
+    """
+
+    state: str
+    why: str
+    segments: int
+    bytes: int
+    until: str | None = None  # the time of the newest record in them
+    consumers: tuple[str, ...] = ()
+    note: str | None = None
+
+
 class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="open"):
     """The start of a chain, or of writing after a fault. `after_` names the lost chain it continues."""
 
@@ -213,6 +229,7 @@ Record = (
     | ChangeOutcomeRecord
     | SummaryRecord
     | GapRecord
+    | RetentionRecord
     | OpenRecord
     | HeadRecord
 )

@@ -22,6 +22,7 @@ from gateway.audit.record import (
     HeadRecord,
     OpenRecord,
     OutcomeRecord,
+    RetentionRecord,
     SummaryRecord,
 )
 from gateway.terminal.escaping import escape_controls
@@ -85,6 +86,10 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             return "summary", [*who, f"{record.count} refusals", reasons, f"from {record.source}"]
         case GapRecord():
             return "gap", [f"from {record.since} to {record.until}", f"{record.refused} refused", record.why]
+        case RetentionRecord():
+            count = f"{record.segments} segments ({record.why})"
+            until = f"until {record.until}" if record.until else ""
+            return "retention", [record.state, count, _size(record.bytes), until, " ".join(record.consumers)]
         case OpenRecord():
             return "open", [record.chain, record.reason]
         case HeadRecord():

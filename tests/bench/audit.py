@@ -134,9 +134,7 @@ async def measure_cpu(report: Report, size: Size, worker: Worker, workload: Work
 # Requests a second
 
 
-def measure_throughput(
-    report: Report, size: Size, installation: Installation, workload: Workload
-) -> None:
+def measure_throughput(report: Report, size: Size, installation: Installation, workload: Workload) -> None:
     """Three servers over the same files and keys, each with a log of its own."""
     _, wrk, environment = find_servers()
     equipment = Equipment(Path(), wrk, Path(), Path(), environment)
@@ -144,7 +142,9 @@ def measure_throughput(
     with ExitStack() as stack:
         servers = [stack.enter_context(_serving(installation, name)) for name in (UNRECORDED, PROCESS, POWER)]
         for one in servers:
-            await_pinned(one, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files])
+            await_pinned(
+                one, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files]
+            )
             one.verify(sent, step=7)
             send_requests(equipment, one, sent, size.seconds)
         reads: dict[str, list[Any]] = {one.name: [] for one in servers}
@@ -160,7 +160,10 @@ def measure_throughput(
         return median(mine.per_second / other.per_second for mine, other in pairs)
 
     report.figure(
-        "process_throughput_ratio", ratio(PROCESS, UNRECORDED), target=0.9, meaning="recorded over not recorded"
+        "process_throughput_ratio",
+        ratio(PROCESS, UNRECORDED),
+        target=0.9,
+        meaning="recorded over not recorded",
     )
     report.figure(
         "power_throughput_ratio",

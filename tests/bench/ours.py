@@ -124,9 +124,7 @@ def serving_ours(installation: Installation, workload: Workload, *, workers: int
         await_pinned(
             ours, [(workload.large, workload.token), *((one, workload.token) for one in workload.parts)]
         )
-        await_pinned(
-            ours, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files]
-        )
+        await_pinned(ours, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files])
         yield Serving(ours, _with_answers(ours, workload), idle_mb)
 
 
