@@ -106,6 +106,24 @@ class Settings:
         "The size at which an audit segment is closed and the next one begun.", read_number(1, 1024), 64
     )
     audit_segment_hours: int = _setting("The age at which it is.", read_number(1, 8760), 24)
+    audit_pack_minutes: int = _setting(
+        "How long after it was closed a segment is compressed (zstd); 0 never.", read_number(0, 525_600), 60
+    )
+    audit_keep_days: int = _setting(
+        "How old audit records may get before they are removed, with a signed note; 0: they stay.",
+        read_number(0, 36_500),
+        0,
+    )
+    audit_keep_gigabytes: int = _setting(
+        "How large the audit log of this node may get before its oldest segments are removed; 0: no limit.",
+        read_number(0, 1_000_000),
+        0,
+    )
+    audit_wait_days: int = _setting(
+        "How long a segment that is due stays when a consumer of the log still needs it, after an alarm.",
+        read_number(0, 3650),
+        7,
+    )
     audit_refusals_per_second: int = _setting(
         "Refusals of callers without a valid key that each worker records one by one, per source and second; "
         "a summary record stands for the rest.",

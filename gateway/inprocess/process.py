@@ -131,7 +131,9 @@ class GuardedProcess:
                 await ensure_policy(session)
             # Blobs are hashed ahead by gateways that serve the cache, not by a process that computes
             # predictions.
-            pipeline = Pipeline(dataclasses.replace(self._settings, pin_in_background=False), url)
+            # Nor is the audit folder kept by it, which takes a process.
+            own = dataclasses.replace(self._settings, pin_in_background=False)
+            pipeline = Pipeline(own, url, keeps_audit=False)
             live = _Live(pipeline, asyncio.get_running_loop())
             async with pipeline.running():
                 self._started.set_result(live)

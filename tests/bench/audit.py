@@ -20,6 +20,7 @@ import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ async def measure_cpu(report: Report, size: Size, worker: Worker, workload: Work
         pipeline.guard = replaced(pipeline.guard, recorder=NoLog())
         sides = {PROCESS: recording, UNRECORDED: worker.at_once()}
         driven = {
-            name: Driven(lambda made=worker_protocol(at_once=side): made(config, state, {}))
+            name: Driven(partial(worker_protocol(at_once=side), config, state, {}))
             for name, side in sides.items()
         }
         requests = request_sets(with_tags(workload))["varied"].requests
