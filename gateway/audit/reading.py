@@ -64,10 +64,11 @@ def _opened_raw(path: Path) -> Iterator[tuple[BinaryIO, int, bool]]:
         if is_packed:
             raise
         descriptor, is_packed = os.open(path.with_name(path.name + PACKED_SUFFIX), flags), True
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise DamagedSegmentError("it is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise DamagedSegmentError("it is not a regular file")
         yield file, status.st_size, is_packed
 
 
