@@ -94,9 +94,13 @@ class AuditKeeping:
         """Make rounds for ever, while this worker has the lock."""
         await asyncio.sleep(self._first_seconds)
         while True:
-            if self._lock is not None and try_lock(self._lock):
+            if self.leads():
                 await self._make_round()
             await asyncio.sleep(self._round_seconds)
+
+    def leads(self) -> bool:
+        """Whether this worker has the lock, or can have it."""
+        return self._lock is not None and try_lock(self._lock)
 
     async def close(self) -> None:
         """Give the lock to another worker."""

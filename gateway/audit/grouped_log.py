@@ -67,9 +67,12 @@ class _Call:
     `withdraw` is called if they were written after all, when the caller had been told that they were not.
     """
 
-    __slots__ = ("future", "ready", "result", "withdraw")
+    __slots__ = ("future", "is_request", "ready", "result", "withdraw")
 
-    def __init__(self, ready: list[Ready], result: Any, withdraw: Callable[[], None]) -> None:
+    def __init__(
+        self, ready: list[Ready], result: Any, withdraw: Callable[[], None], *, is_request: bool = True
+    ) -> None:
+        self.is_request = is_request
         self.ready = ready
         self.result = result
         self.withdraw = withdraw
@@ -167,9 +170,9 @@ class GroupedLog:
 
     def tick(self, _now: float) -> asyncio.Future[None]:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""
-        self._verify_open()
+        self._verify_open(is_request=False)
         self._is_tick_due = True
-        return self._submit(_Call([], None, _do_nothing))
+        return self._submit(_Call([], None, _do_nothing, is_request=False))
 
     # What is known without waiting
 
@@ -211,12 +214,12 @@ class GroupedLog:
 
     # On the loop
 
-    def _verify_open(self) -> float:
+    def _verify_open(self, *, is_request: bool = True) -> float:
         """The time now. Raises `Unavailable` when no call can be recorded for certain."""
         if self._is_closed:
             raise Unavailable("audit", "the log is closed", Reason.NO_AUDIT)
         if self._is_stuck:
-            self._gap.count()
+            self._gap.count(is_request)
             raise self._not_answering()
         if self._waiting_records >= MOST_WAITING:
             raise Unavailable("audit", "too many records wait for the disk", Reason.NO_AUDIT)
@@ -313,7 +316,7 @@ class GroupedLog:
         waiting, self._calls, self._waiting_records = self._calls, [], 0
         for call in (*group.calls, *waiting):
             if not call.future.done():
-                self._gap.count()
+                self._gap.count(call.is_request)
                 call.future.set_exception(failure)
 
     def _end_group(self, group: _Group, failure: BaseException | None) -> None:
@@ -369,7 +372,7 @@ class GroupedLog:
             if ready or writer.chain.is_behind:
                 writer.append_all(ready, now)
         except Unavailable:
-            writer.note_unrecorded(len(group.calls))
+            writer.note_unrecorded(sum(call.is_request for call in group.calls))
             raise
 
     def _end_last(self, group: _Group, failure: BaseException | None) -> None:
