@@ -68,7 +68,7 @@ def _opened_raw(path: Path) -> Iterator[tuple[BinaryIO, int, bool]]:
     if not stat.S_ISREG(status.st_mode):
         os.close(descriptor)
         raise DamagedSegmentError("it is not a regular file")
-    with os.fdopen(descriptor, "rb") as file:
+    with os.fdopen(descriptor, "rb", _BLOCK_BYTES) as file:
         yield file, status.st_size, is_packed
 
 

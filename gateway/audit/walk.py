@@ -213,11 +213,16 @@ class Walk:
             return Fault(damage=Damage.AFTER_CLOSE, file=path.name, line=1, seq=self._seq + 1, why=why)
         try:
             for number, line in read_lines(path):
-                fault = self._walk_line(path, number, line, is_last=is_last)
-                if fault is not None:
-                    return fault
-                if self._torn_tail is not None:
-                    return None
+                finding = self._judge(line)
+                if finding is not None:
+                    if is_last and self._is_torn(line):
+                        self._torn_tail = path.name
+                        self._place = (path.name, number)
+                        return None
+                    damage, why = finding
+                    return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
+                if self._is_promise_broken and self._breach is None:
+                    self._breach = self._broken_promise(path.name, number)
         except DamagedSegmentError as error:
             return Fault(
                 damage=Damage.MALFORMED, file=path.name, line=number + 1, seq=self._seq + 1, why=str(error)
@@ -225,18 +230,9 @@ class Walk:
         self._place = (path.name, number + 1)
         return None
 
-    def _walk_line(self, path: Path, number: int, line: bytes, *, is_last: bool) -> Fault | None:
-        if is_last and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed:
-            self._torn_tail = path.name
-            self._place = (path.name, number)
-            return None
-        finding = self._judge(line)
-        if finding is not None:
-            damage, why = finding
-            return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
-        if self._is_promise_broken and self._breach is None:
-            self._breach = self._broken_promise(path.name, number)
-        return None
+    def _is_torn(self, line: bytes) -> bool:
+        """Whether a bad line may be the incomplete end of a chain that was not closed."""
+        return not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed
 
     def _judge(self, line: bytes) -> Finding | None:
         if self._is_closed:
@@ -251,6 +247,16 @@ class Walk:
             link = parse_link(line)
         except ValueError as error:
             return Damage.MALFORMED, f"not a record: {error}"
+        if (
+            link.seq == self._seq + 1
+            and link.prev == self._hash
+            and link.chain == self._chain
+            and link.kind != "head"
+            and link.seq not in self._expected
+            and not 0 < self._end_seq <= link.seq
+        ):  # almost every record; the checks below say what is wrong with any other
+            self._accept(link, true_hash)
+            return None
         finding = self._misplaced(link) or self._contradicted(link, true_hash)
         if finding is None and link.kind == "head":
             finding = self._head(line)
