@@ -31,7 +31,8 @@ from gateway.audit.keeping.packing import pack_segment
 from gateway.audit.keeping.stored import take_inventory
 from gateway.audit.notes import MOST_IN_A_NOTE, RETENTION_NAME, Removed, append_note, read_notes
 from gateway.audit.packed import DamagedSegmentError
-from gateway.audit.reading import digest_of
+from gateway.audit.reading import digest_of, lines_backward
+from gateway.audit.record import parse_link
 from gateway.audit.timeline import time_text
 from gateway.audit.walk import Walk
 from gateway.model.errors import Unavailable
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 STATE_NAME = "keeping.json"
 LEAST_PACKED_BYTES = 4096  # a smaller file has one block of the disk, packed or not
 ALARM_AGAIN_SECONDS = 86_400.0
+MOST_STATE_BYTES = 64 << 20
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +82,9 @@ class _State(msgspec.Struct, kw_only=True):
     """What has to be known from round to round. Losing it makes retention wait longer."""
 
     due_since: dict[str, float] = {}
-    alarmed_at: dict[str, float] = {}
+    ends: dict[str, tuple[int, str]] = {}  # number and time of the last record of segments that are due
+    alarmed_at: dict[str, float] = {}  # consumers
+    refused_at: dict[str, float] = {}  # chains that do not verify; they are looked at again the next day
 
 
 class Keeper:
@@ -144,11 +148,9 @@ class Keeper:
         state = self._load_state()
         inventory = take_inventory(self._folder)
         due = self._due(inventory, now)
-        state.due_since = {one.path.name.partition(".jsonl")[0]: now for one in due} | {
-            name: since
-            for name, since in state.due_since.items()
-            if any(one.path.name.startswith(f"{name}.jsonl") for one in due)
-        }
+        names = {one.name for one in due}
+        state.due_since = {name: state.due_since.get(name, now) for name in names}
+        state.ends = {name: end for name, end in state.ends.items() if name in names}
         if not due:
             self._save_state(state)
             return Kept()
@@ -185,45 +187,65 @@ class Keeper:
 
     def _remove_due(self, due: list[Stored], notes: Notes, state: _State, now: float) -> Kept:
         needs = read_needs(self._folder)
-        going: list[tuple[Stored, Removed]] = []
+        candidates: list[Stored] = []
         waiting: list[Stored] = []
         waits_for: set[str] = set()
-        overrun: set[str] = set()
-        refused: list[Stored] = []
-        checked = self._checked(due, notes, refused)
-        stays: set[str] = set()
-        held: set[str] = set()
+        lost_by: dict[Path, set[str]] = {}
+        held: set[str] = set()  # chains of which a consumer needs the next segment
+        stays = {chain for chain, at in state.refused_at.items() if now - at < ALARM_AGAIN_SECONDS}
         for one in due:
-            removed = checked.get(one.path)
-            # The times of files can be set by anybody who may write to the folder; those of records cannot.
-            is_young = removed is not None and removed.last_time >= time_text(now - self._bounds.keep_seconds)
-            if removed is None or one.chain in stays or (is_young and one.path not in self._surplus):
-                stays.add(one.chain)
-                continue
             if one.chain in held:
                 waiting.append(one)
+            if one.chain in held or one.chain in stays:
                 continue
-            holders = _holders(needs, removed)
-            since = state.due_since.get(one.path.name.partition(".jsonl")[0], now)
-            is_past = now - since >= self._bounds.wait_seconds
+            holders = _holders(needs, one, state)
+            is_past = now - state.due_since[one.name] >= self._bounds.wait_seconds
             if holders and not (is_past and holders <= state.alarmed_at.keys()):
                 waiting.append(one)
                 waits_for |= holders
                 held.add(one.chain)
-                continue
-            overrun |= holders
-            if len(going) < MOST_IN_A_NOTE:
-                going.append((one, removed))
+            elif len(candidates) < MOST_IN_A_NOTE:
+                candidates.append(one)
+                lost_by[one.path] = holders
+            else:
+                stays.add(one.chain)
+        going, refused = self._choose(candidates, notes, now)
+        state.refused_at = {
+            **{chain: at for chain, at in state.refused_at.items() if now - at < ALARM_AGAIN_SECONDS},
+            **{one.chain: now for one in refused},
+        }
         self._alarm(waiting, refused, waits_for, state, now)
+        overrun = tuple(sorted(set().union(*(lost_by[one.path] for one, _ in going))))
         if going:
-            self._remove(going, notes, tuple(sorted(overrun)), now)
+            self._remove(going, notes, overrun, now)
         return Kept(
             removed=len(going),
             removed_bytes=sum(one.bytes for one, _ in going),
             waiting=len(waiting),
             waits_for=tuple(sorted(waits_for)),
-            overrun=tuple(sorted(overrun)),
+            overrun=overrun,
         )
+
+    def _choose(
+        self, candidates: list[Stored], notes: Notes, now: float
+    ) -> tuple[list[tuple[Stored, Removed]], list[Stored]]:
+        """Of these, what verifies and is old enough, with what is noted of it; and what does not verify."""
+        if not candidates:
+            return [], []
+        refused: list[Stored] = []
+        checked = self._checked(candidates, notes, refused)
+        # The times of files can be set by anybody who may write to the folder; those of records cannot.
+        oldest_kept = time_text(now - self._bounds.keep_seconds)
+        going: list[tuple[Stored, Removed]] = []
+        stays: set[str] = set()
+        for one in candidates:
+            removed = checked.get(one.path)
+            is_due = removed is not None and (removed.last_time < oldest_kept or one.path in self._surplus)
+            if removed is None or not is_due or one.chain in stays:
+                stays.add(one.chain)
+                continue
+            going.append((one, removed))
+        return going, refused
 
     def _checked(self, due: list[Stored], notes: Notes, refused: list[Stored]) -> dict[Path, Removed]:
         """What is to be noted of each segment that verifies; the others are refused."""
@@ -297,8 +319,7 @@ class Keeper:
             if name in waits_for or now - at < ALARM_AGAIN_SECONDS + self._bounds.wait_seconds
         }
         news = {name for name in waits_for if now - state.alarmed_at.get(name, 0.0) >= ALARM_AGAIN_SECONDS}
-        is_refusal_new = bool(refused) and now - state.alarmed_at.get("", 0.0) >= ALARM_AGAIN_SECONDS
-        if not news and not is_refusal_new:
+        if not news and not refused:
             return
         log = self._open_log()
         try:
@@ -307,9 +328,8 @@ class Keeper:
                     _event("waiting", self._why(), waiting, consumers=tuple(sorted(waits_for)))
                 )
                 state.alarmed_at |= dict.fromkeys(news, now)
-            if is_refusal_new:
+            if refused:
                 log.note_retention(_event("refused", "they do not verify", refused))
-                state.alarmed_at[""] = now
         finally:
             log.close()
 
@@ -365,8 +385,11 @@ class Keeper:
     # State
 
     def _load_state(self) -> _State:
+        path = self._folder / STATE_NAME
         try:
-            return msgspec.json.decode((self._folder / STATE_NAME).read_bytes(), type=_State)
+            if not path.is_file() or path.stat().st_size > MOST_STATE_BYTES:
+                return _State()
+            return msgspec.json.decode(path.read_bytes(), type=_State)
         except (OSError, msgspec.DecodeError):
             return _State()
 
@@ -381,11 +404,23 @@ class Keeper:
         partial.replace(path)
 
 
-def _holders(needs: dict[str, Needs], removed: Removed) -> set[str]:
-    """The consumers that still need a segment."""
-    return {
-        name for name, one in needs.items() if one.needs(removed.chain, removed.last_seq, removed.last_time)
-    }
+def _holders(needs: dict[str, Needs], one: Stored, state: _State) -> set[str]:
+    """The consumers that still need a segment, by its last record, which is read once."""
+    if not needs:
+        return set()
+    if one.name not in state.ends:
+        state.ends[one.name] = _last_record(one)
+    last_seq, last_time = state.ends[one.name]
+    return {name for name, own in needs.items() if own.needs(one.chain, last_seq, last_time)}
+
+
+def _last_record(one: Stored) -> tuple[int, str]:
+    for _, line in lines_backward(one.path):
+        with suppress(ValueError):
+            link = parse_link(line)
+            return link.seq, link.time
+        break
+    return 1 << 62, "~"  # it does not parse: needed by everybody, and refused later
 
 
 def _event(

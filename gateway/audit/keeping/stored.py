@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.audit.folder import LIVE_NAME, chain_started, group_segments, parse_segment_name
+from gateway.audit.folder import LIVE_NAME, chain_started, group_segments, parse_segment_name, segment_name
 from gateway.audit.packed import PACKED_SUFFIX
 from gateway.audit.reading import readable_lines
 from gateway.audit.record import parse_link
@@ -28,6 +29,11 @@ class Stored(msgspec.Struct, frozen=True):
     written_at: float
     is_closed: bool  # no process writes to it any more
     is_end: bool  # it is the last one of a chain that has ended
+
+    @property
+    def name(self) -> str:
+        """Its name, whether it is packed or not."""
+        return segment_name(self.chain, self.number)
 
     @property
     def is_packed(self) -> bool:
@@ -87,6 +93,8 @@ def _stored(chain: str, number: int, path: Path, *, is_last: bool, has_ended: bo
         return None  # it was removed or packed meanwhile, or is no file
     try:
         status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None  # `verify` reports it
         is_closed = (has_ended or not is_last) and try_lock(descriptor, is_shared=True)
     finally:
         os.close(descriptor)

@@ -333,3 +333,59 @@ def test_the_round_says_how_large_the_log_is_and_how_old(kept, audit):
     first = json.loads(audit.lines()[0])["time"]
     assert found.oldest[:22] == first[:22]
     log.close()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.zst"])
+@pytest.mark.parametrize(
+    "plant",
+    [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")],
+    ids=["a FIFO", "a folder", "a link to a device"],
+)
+def test_what_is_no_file_is_neither_read_nor_packed_nor_removed(kept, audit, plant, suffix):
+    kept.write_chain().close()
+    kept.set_times()
+    kept.set_times = lambda: None
+    path = audit.segments[0]
+    planted = path.with_name(path.name.replace("-000001.jsonl", f"-000077{suffix}"))
+    plant(planted)
+    audit.clock.time += 10 * DAY
+    kept.round(pack_seconds=60.0, keep_seconds=5 * DAY)
+    assert os.path.lexists(planted)
+    assert not audit.verify().is_intact
+
+
+@pytest.mark.parametrize("name", ["keeping.json", "needs/siem.json"])
+def test_a_fifo_in_place_of_a_file_of_ours_blocks_nothing(kept, audit, name):
+    kept.write_chain().close()
+    (audit.folder / "needs").mkdir()
+    os.mkfifo(audit.folder / name)
+    audit.clock.time += 10 * DAY
+    found = kept.round(keep_seconds=5 * DAY)
+    assert (found.removed > 0) == (name == "keeping.json")
+
+
+def test_what_waits_is_not_verified_in_every_round(kept, audit, monkeypatch):
+    kept.write_chain().close()
+    audit.clock.time += 10 * DAY
+    kept.needs("siem")
+    kept.round(keep_seconds=5 * DAY)
+
+    def walk(*_arguments, **_more):
+        raise AssertionError("it is read again")
+
+    monkeypatch.setattr("gateway.audit.walk.Walk.run", walk)
+    monkeypatch.setattr("gateway.audit.keeping.keeper._last_record", walk)
+    assert kept.round(keep_seconds=5 * DAY).waiting > 0
+
+
+def test_many_segments_go_in_several_rounds(kept, audit, monkeypatch):
+    monkeypatch.setattr("gateway.audit.keeping.keeper.MOST_IN_A_NOTE", 2)
+    kept.write_chain().close()
+    count = len(audit.segments)
+    audit.clock.time += 10 * DAY
+    removed = 0
+    while (found := kept.round(keep_seconds=5 * DAY)).removed:
+        assert found.removed <= 2
+        removed += found.removed
+        assert audit.verify().is_intact
+    assert removed == count
