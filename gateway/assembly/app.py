@@ -161,6 +161,7 @@ def worker_app(argument: Any) -> WorkerApp:
         report=worker.pipeline.report,
         on_refused=worker.refused_early,
         at_once=worker.at_once(),
+        on_replacing=worker.pipeline.note_hang,
     )
 
 

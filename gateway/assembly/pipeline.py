@@ -35,6 +35,7 @@ from gateway.assembly.credential_marks import marker
 from gateway.assembly.stamp_watch import StampWatch
 from gateway.assembly.token_keys import TokenKeyWatch, report_no_tokens
 from gateway.assembly.upkeep import Upkeep
+from gateway.audit.gap import Gap
 from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
@@ -339,6 +340,12 @@ class Pipeline:
             ),
         }
         return {"ready": ready, "counters": counters, "gauges": gauges}
+
+    def note_hang(self, seconds: float) -> None:
+        """Record that the worker which this one replaces hung: since then it answered nobody."""
+        now = self.clock.now()
+        why = "a worker did not answer, as when a write hangs, and was killed; this one replaces it"
+        self.recorder.note_gap(Gap(since=now - seconds, until=now, refused=0, why=why))
 
     def _audit_is_behind(self) -> None:
         """Write the waiting outcome records, before the event loop waits for anything.

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from gateway.audit.chain import Ready
+    from gateway.audit.gap import Gap
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
@@ -186,6 +187,10 @@ class GroupedLog:
     def is_healthy(self) -> bool:
         """Whether `check` passes: for readiness. `tick` keeps it up to date."""
         return not self._is_stuck and self._failure is None
+
+    def note_gap(self, gap: Gap) -> None:
+        """Defer the record of a time in which another process could not record."""
+        self._leave("gap", self._ids.next(self._clock.now()), self._events.of_gap(gap))
 
     def flush(self) -> None:
         """Hand over what nobody waits for."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from gateway.audit.chain import Ready
     from gateway.audit.event_bodies import RetentionEvent
+    from gateway.audit.gap import Gap
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
@@ -145,6 +146,11 @@ class AuditLog:
             raise Unavailable("audit", "the change names too much for one record; split it", Reason.NO_AUDIT)
         record_id = self._append("change", tail, now)
         return ChangeReceipt(record_id=record_id, on_close=partial(self._close_change, record_id, change))
+
+    def note_gap(self, gap: Gap) -> None:
+        """Defer the record of a time in which another process could not record."""
+        record_id = self._new_id(self._clock.now())
+        self._writer.chain.leave([("gap", record_id, self._events.of_gap(gap))])
 
     def note_retention(self, event: RetentionEvent) -> str:
         """Record what retention is about to do; the record's id."""

@@ -66,6 +66,7 @@ class Supervisor:
         self._workers: list[WorkerProcess | None] = [None] * plan.workers
         self._retired = Retired()
         self.hung = 0  # workers that were killed because they did not answer
+        self._hung_since: dict[int, float] = {}  # by the slot in which another one is started
         self._stopped = asyncio.Event()
         self._serving: list[asyncio.Event] = [asyncio.Event() for _ in range(plan.workers)]
         self._failed_slots: set[int] = set()
@@ -147,7 +148,7 @@ class Supervisor:
                     self._plan.hang_seconds,
                 )
                 self.hung += 1
-                worker.unanswered = 0
+                worker.hangs, worker.unanswered = True, 0
                 worker.kill()
 
     async def _keep(self, slot: int) -> None:
@@ -172,7 +173,11 @@ class Supervisor:
         worker: WorkerProcess | None = None
         status = -1
         try:
-            worker = self._workers[slot] = await WorkerProcess.start(self._order, self._public)
+            hung_since = self._hung_since.pop(slot, None)
+            seconds = None if hung_since is None else asyncio.get_running_loop().time() - hung_since
+            worker = self._workers[slot] = await WorkerProcess.start(
+                self._order, self._public, after_hang_seconds=seconds
+            )
             status = await self._run_to_end(slot, worker)
             failure = worker.failure
             ended = f"worker {worker.pid} ended with status {status}{f' ({failure})' if failure else ''}"
@@ -200,6 +205,8 @@ class Supervisor:
             self._serving[slot].set()
         serving.cancel()
         status = await running
+        if worker.hangs:
+            self._hung_since[slot] = worker.answered_at
         self._retired.add(worker.last_status)
         self._workers[slot] = None
         return status

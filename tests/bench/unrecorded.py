@@ -34,6 +34,9 @@ class NoLog:
     def change(self, _change: Any) -> ChangeReceipt:
         return ChangeReceipt(record_id=RECORD_ID, on_close=lambda _generation, _result: None)
 
+    def note_gap(self, _gap: Any) -> None:
+        return
+
     def tick(self, _now: float) -> None:
         return
 

@@ -151,6 +151,9 @@ class TestProcess:
         assert gateway.wire.get(paths.small, site.token).body == paths.content
         assert b"cachegate_workers_hung_total 1.0" in gateway.ops.get("/metrics").body
         gateway.stop()
+        [gap] = records(disk, "gap")  # by the worker that replaced it
+        assert "did not answer" in gap["why"]
+        assert gap["since"] < gap["until"]
         assert verify(disk.mount / "audit").is_intact
 
 
