@@ -1,7 +1,7 @@
-"""`cachegate serve` without an audit log, as the other side of `audit.py`: it measures what recording costs.
+"""The other sides of `audit.py`: a log whose writer drops what it is given, and no log at all.
 
-It runs as a program with the arguments of `cachegate`. Its workers are the product's own, but for the log: a
-call returns a receipt and writes nothing.
+As a program it is `cachegate serve`, with its arguments. Its workers are the product's own, but for the
+writer of their log.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gateway.model.verdicts import Admission, ChangeReceipt, Receipt
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from gateway.audit import AuditLog
     from gateway.server.worker import WorkerApp
 
 RECORD_ID = "0199b2a4-0000-7000-8000-000000000000"
@@ -50,15 +51,51 @@ class NoLog:
         return
 
 
+class NoWriter:
+    """In place of the writer of a log: records are made and encoded, and nothing is chained or written."""
+
+    def __init__(self, envelopes: Any) -> None:
+        self.envelopes = envelopes
+        self.chain = self
+
+    def leave(self, _records: Any) -> None:
+        return
+
+    def ready(self, _now: float) -> None:
+        return
+
+    def append_all(self, _records: Any, _now: float) -> None:
+        return
+
+    def flush(self, _now: float) -> None:
+        return
+
+    def tick(self, _now: float) -> None:
+        return
+
+    def check(self, _now: float) -> None:
+        return
+
+    def close(self, _now: float) -> None:
+        return
+
+
+def without_writer(log: AuditLog) -> AuditLog:
+    """The log, with another writer in the place of its own."""
+    log._writer = NoWriter(log._writer.envelopes)  # type: ignore[assignment]
+    return log
+
+
 def _forget(_outcome: Any) -> None:
     return
 
 
 def worker_app(argument: Any) -> WorkerApp:
-    """A worker that records nothing."""
+    """A worker whose log writes nothing."""
     from gateway.assembly import app, components  # noqa: PLC0415 -- of the worker's process alone
 
-    components.build_worker_log = lambda *_: NoLog()
+    build = components.build_recorder
+    components.build_worker_log = lambda *how: without_writer(build(*how))
     return app.worker_app(argument)
 
 
