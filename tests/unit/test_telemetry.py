@@ -124,9 +124,7 @@ def test_every_metric_is_counted_somewhere_but_those_that_others_count(busy):
     }
 
 
-def test_what_was_done_to_the_audit_log_is_counted_and_alarms_are_logged(
-    telemetry, lines, capsys
-):
+def test_what_was_done_to_the_audit_log_is_counted_and_alarms_are_logged(telemetry, lines, capsys):
     telemetry.audit_kept(KEPT)
     telemetry.audit_kept(KEPT)
     values = telemetry.values()
