@@ -17,14 +17,17 @@ import msgspec
 
 from gateway.directory.edits.changes import Changes
 from gateway.model.errors import CachegateError, UnknownOutcome
+from gateway.model.recorded import recorded
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Awaitable, Callable
 
+    from gateway.audit.grouped_log import GroupedLog
     from gateway.audit.log import AuditLog
     from gateway.barrier import BarrierReport
     from gateway.model.stores import FactStore, Moment
-    from gateway.model.verdicts import Change
+    from gateway.model.verdicts import Change, ChangeReceipt
 
 T = TypeVar("T")
 
@@ -46,11 +49,11 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
     """Makes changes of facts, and records each one first."""
 
     store: FactStore
-    recorder: AuditLog
+    recorder: AuditLog | GroupedLog
 
     async def perform(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Run one operation as one transaction; it is run again when facts change meanwhile."""
-        receipt = self.recorder.change(change)
+        receipt = await recorded(self.recorder.change(change), if_left=_close_left)
         try:
             result, moment = await self.store.transact(
                 lambda snapshot, batch: operation(Changes(snapshot, batch))
@@ -75,3 +78,9 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
         done = await self.perform(change, operation)
         await self.store.hold_by_all(done.moment)
         return done
+
+
+def _close_left(recording: Future[ChangeReceipt]) -> None:
+    """Record that a change was not made: its caller was cancelled while it was being recorded."""
+    if recording.exception() is None:
+        recording.result().close(generation=None, result="interrupted")

@@ -37,9 +37,11 @@ from gateway.server.worker import WorkerApp
 from gateway.telemetry import configure_logs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from asyncio import Future
+    from collections.abc import AsyncIterator, Callable
 
     from gateway.middleware.routes import Declared
+    from gateway.model.verdicts import Declined, Receipt
     from gateway.server.early_refusal import EarlyRefusal
 
 
@@ -112,8 +114,11 @@ class Worker:
             unguarded=frozenset({HEALTH_PATH}),
         )
 
-    def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
-        """Record what the HTTP server itself refused: a refusal of an anonymous caller."""
+    def refused_early(self, refusal: EarlyRefusal, client: str, answer: Callable[[str | None], None]) -> None:
+        """Record what the HTTP server itself refused, as from an anonymous caller; then have it answered.
+
+        `answer` gets the id of the record, or None if there is none.
+        """
         self.pipeline.telemetry.refused_by_server(refusal.reason)
         request = WireRequest(
             method="-",
@@ -125,11 +130,24 @@ class Worker:
             trace_id=None,
             received_at=self.pipeline.clock.now(),
         )
+        rejection = Rejection(request=request, reason=refusal.reason)
         try:
-            return self.pipeline.guard.decline(Rejection(request=request, reason=refusal.reason)).record_id
+            recorded = self.pipeline.guard.record_all([rejection])
         except Unavailable as failure:
             self.pipeline.telemetry.failed(failure)
-            return None
+            answer(None)
+            return
+        if isinstance(recorded, list):
+            answer(recorded[0].record_id)
+            return
+
+        def answer_recorded(recording: Future[list[Receipt | Declined]]) -> None:
+            failure = recording.exception()
+            if isinstance(failure, Unavailable):
+                self.pipeline.telemetry.failed(failure)
+            answer(None if failure else recording.result()[0].record_id)
+
+        recorded.add_done_callback(answer_recorded)
 
 
 def worker_argument(settings: Settings, redis_url: str) -> Any:
@@ -147,6 +165,7 @@ def worker_app(argument: Any) -> WorkerApp:
         report=worker.pipeline.report,
         on_refused=worker.refused_early,
         at_once=worker.at_once(),
+        on_replacing=worker.pipeline.note_hang,
     )
 
 

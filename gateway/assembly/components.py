@@ -12,7 +12,8 @@ from gateway.adapters.key_set_client import KeySetClient
 from gateway.adapters.provider import Provider
 from gateway.adapters.seen_cache_file import SeenCacheFile
 from gateway.assembly.signing import load_earlier_keys, load_signing_key
-from gateway.audit.limits import Limits
+from gateway.audit.grouped_log import GroupedLog
+from gateway.audit.limits import Durability, Limits
 from gateway.audit.log import AuditLog
 from gateway.audit.record import QuarantineRecord
 from gateway.directory.reading.listing import Listing
@@ -48,8 +49,35 @@ if TYPE_CHECKING:
     from gateway.telemetry import Telemetry
 
 
+def build_worker_log(settings: Settings, clock: Clock, on_left: Callable[[], None]) -> AuditLog | GroupedLog:
+    """The audit log of a worker, whose event loop does not wait for a disk.
+
+    With `process`, a write is a copy into the kernel's memory: it is made on the loop, where it costs least.
+    """
+    if settings.audit_durability is Durability.PROCESS:
+        return build_recorder(settings, clock, on_left)
+    return GroupedLog(
+        folder=settings.audit_folder,
+        node=settings.node,
+        signing_key=load_signing_key(settings.signing_key_file),
+        earlier_keys=load_earlier_keys(settings.signing_key_file),
+        clock=clock,
+        limits=audit_limits(settings),
+    )
+
+
+def audit_limits(settings: Settings) -> Limits:
+    """The limits of the audit log of one process."""
+    return Limits(
+        anonymous_per_source=settings.audit_refusals_per_second,
+        segment_bytes=settings.audit_segment_megabytes << 20,
+        segment_seconds=settings.audit_segment_hours * 3600.0,
+        patience_seconds=float(settings.audit_patience_seconds),
+    )
+
+
 def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None] | None = None) -> AuditLog:
-    """The audit log of this process."""
+    """The audit log of a command, which waits for the disk where that was promised."""
     return AuditLog(
         folder=settings.audit_folder,
         node=settings.node,
@@ -57,7 +85,7 @@ def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None]
         earlier_keys=load_earlier_keys(settings.signing_key_file),
         clock=clock,
         durability=settings.audit_durability,
-        limits=Limits(anonymous_per_source=settings.audit_refusals_per_second),
+        limits=audit_limits(settings),
         on_left=on_left,
     )
 
@@ -66,7 +94,9 @@ def build_registrar(
     settings: Settings, store: RedisStore, clock: Clock, on_left: Callable[[], None] | None = None
 ) -> Registrar:
     """What makes the changes of facts of this process, and records them in its audit log."""
-    return Registrar(store=store, recorder=build_recorder(settings, clock, on_left))
+    if on_left is None:
+        return Registrar(store=store, recorder=build_recorder(settings, clock))
+    return Registrar(store=store, recorder=build_worker_log(settings, clock, on_left))
 
 
 def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = False) -> DiskCatalogue:

@@ -19,6 +19,7 @@ from gateway.audit.record import ModeRecord, WorkerRecord
 from gateway.chores import Chores
 from gateway.directory.reading.key_usage import note_credential_marks, note_last_uses
 from gateway.model.errors import Refusal, Unavailable
+from gateway.model.recorded import recorded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_store import RedisStore
     from gateway.assembly.canary import Canary
     from gateway.assembly.stamp_watch import StampWatch
+    from gateway.audit.grouped_log import GroupedLog
     from gateway.audit.log import AuditLog
     from gateway.audit.record import Event
     from gateway.directory.memory.follower import Follower
@@ -65,7 +67,7 @@ class Upkeep:
     feed: RedisFeed
     directory: DirectoryReader
     catalogue: DiskCatalogue
-    recorder: AuditLog
+    recorder: AuditLog | GroupedLog
     transfers: Transfers
     last_uses: LastUses
     pins: PinChecks
@@ -232,7 +234,7 @@ class Upkeep:
     async def _keep_audit(self) -> None:
         self.telemetry.lines.tick(self.clock.now())
         try:
-            self.recorder.tick(self.clock.now())
+            await recorded(self.recorder.tick(self.clock.now()))
         except Unavailable as failure:
             self.telemetry.failed(failure)
 

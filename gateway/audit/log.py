@@ -18,19 +18,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.audit.disk_space import find_disk_space
+from gateway.audit.event_bodies import EventBodies
 from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
 from gateway.audit.limits import Durability, Limits
-from gateway.audit.record import (
-    MAX_LINE_BYTES,
-    ChangeOutcomeRecord,
-    ChangeRecord,
-    SummaryRecord,
-    encode,
-)
+from gateway.audit.record import MAX_LINE_BYTES
 from gateway.audit.record_body import RecordBodies
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
-from gateway.audit.scrub import clean_name, source_of
+from gateway.audit.scrub import source_of
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.questions import Evaluated
@@ -43,15 +38,16 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from gateway.audit.chain import Ready
-    from gateway.audit.record import Event, Links
+    from gateway.audit.event_bodies import RetentionEvent
+    from gateway.audit.gap import Gap
+    from gateway.audit.record import Event
+    from gateway.audit.record_body import Body
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
 
     _Ending = tuple[str, Principal, Outcome]
     """How an admission ended: the id of its record, its caller, the outcome."""
-
-_MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 
 
 class AuditLog:
@@ -83,6 +79,7 @@ class AuditLog:
         verify_own(self._folder)
         self._clock = clock
         self._bodies = RecordBodies(node)
+        self._events = EventBodies(node)
         self._on_left = on_left
         self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
@@ -92,9 +89,9 @@ class AuditLog:
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
-        now = self._ready()[0]
+        now = self._ready()
         record_id = self._new_id(now)
-        self._append_all(
+        self._write_all(
             [(record_id, self._bodies.of_allow(admission)), *self._asked(record_id, admission, now)], now
         )
         return Receipt(
@@ -108,7 +105,7 @@ class AuditLog:
 
         For each in order: the receipt of an allow, the record's id of a refusal (or that of a summary).
         """
-        now = self._ready()[0]
+        now = self._ready()
         bodies, close = self._bodies, self._close_left
         ready: list[Ready] = []
         recorded: list[Receipt | str] = []
@@ -126,12 +123,8 @@ class AuditLog:
             on_close = partial(close, record_id, decision.allowed.access.principal)
             recorded.append(Receipt(record_id=record_id, admission=decision, on_close=on_close))
         if ready:
-            self._append_all(ready, now)
+            self._write_all(ready, now)
         return recorded
-
-    def _append_all(self, ready: Sequence[Ready], now: float) -> None:
-        """Write the records of decisions, and of the questions that they let be asked."""
-        self._writer.append_all(ready, now)
 
     def _asked(self, decision_id: str, admission: Admission, now: float) -> list[Ready]:
         """The records of the questions of an admission. Only a request about access has any."""
@@ -153,44 +146,36 @@ class AuditLog:
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id, or that of a summary beyond the rate limit."""
-        now, _ = self._ready()
+        now = self._ready()
         summary_id = self._count(rejection, now)
         if summary_id is not None:
             return summary_id
-        record_id = self._new_id(now)
-        self._append_all([(record_id, self._bodies.of_refusal(rejection))], now)
-        return record_id
+        return self._append(self._bodies.of_refusal(rejection), now)
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""
-        now, links = self._ready()
-        envelope = self._writer.envelopes.members(now, links)
-        record = ChangeRecord(
-            **envelope,
-            actor=clean_name(change.actor),
-            action=change.action,
-            tenant=change.tenant,
-            tenant_record=change.tenant_record,
-            key_id=change.key_id,
-            subject=tuple(map(clean_name, change.subject)),
-        )
-        covered = encode(record)
-        if len(covered) > MAX_LINE_BYTES // 2:
+        now = self._ready()
+        body = self._events.of_change(change)
+        if sum(map(len, body)) > MAX_LINE_BYTES // 2:
             raise Unavailable("audit", "the change names too much for one record; split it", Reason.NO_AUDIT)
-        self._writer.append(covered, now)
-        on_close = partial(self._close_change, record.id, change)
-        return ChangeReceipt(record_id=record.id, on_close=on_close)
+        record_id = self._append(body, now)
+        return ChangeReceipt(record_id=record_id, on_close=partial(self._close_change, record_id, change))
+
+    def note_gap(self, gap: Gap) -> None:
+        """Defer the record of a time in which another process could not record."""
+        record_id = self._new_id(self._clock.now())
+        self._writer.chain.leave([(record_id, self._events.of_gap(gap))])
+
+    def note_retention(self, event: RetentionEvent) -> str:
+        """Record what retention is about to do; the record's id."""
+        return self._append(self._events.of_retention(event), self._ready())
 
     def note(self, kind: type[Event], **fields: Any) -> str:
         """Record what happened that is no decision and no change of facts. Returns the record's id.
 
         Text is cleaned as names are; no field may hold text that a client chose.
         """
-        now, links = self._ready()
-        cleaned = {name: _cleaned(one) for name, one in fields.items()}
-        record = kind(**self._writer.envelopes.members(now, links), **cleaned)
-        self._writer.append(encode(record), now)
-        return record.id
+        return self._append(self._events.of_event(kind, fields), self._ready())
 
     def tick(self, now: float) -> None:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""
@@ -231,14 +216,7 @@ class AuditLog:
         return {
             "cachegate_audit_lag_seconds": self._writer.unproven_seconds(self._clock.now()),
             "cachegate_audit_waiting_records": float(len(self._endings) + self._writer.chain.waiting),
-            **(
-                {}
-                if space is None
-                else {
-                    "cachegate_audit_disk_free_bytes": float(space.free_bytes),
-                    "cachegate_audit_disk_bytes": float(space.whole_bytes),
-                }
-            ),
+            **({} if space is None else space.gauges()),
         }
 
     def close(self) -> None:
@@ -250,26 +228,35 @@ class AuditLog:
         finally:
             self._writer.close(now)
 
-    def _ready(self) -> tuple[float, Links]:
+    def _ready(self) -> float:
+        """The time now. Raises `Unavailable` when no record could be accepted."""
         now = self._clock.now()
-        self._leave_outcomes(now)
-        self._write_summaries(now, int(now))
-        return now, self._writer.ready(now)  # after the summaries: they may make a head due
+        try:
+            self._leave_outcomes(now)
+            self._write_summaries(now, int(now))
+            self._writer.ready(now)  # after the summaries: they may make a head due
+        except Unavailable:
+            self._writer.note_unrecorded()
+            raise
+        return now
+
+    def _append(self, body: Body, now: float) -> str:
+        """Write one record after `_ready`; its id."""
+        record_id = self._new_id(now)
+        self._write_all([(record_id, body)], now)
+        return record_id
+
+    def _write_all(self, ready: Sequence[Ready], now: float) -> None:
+        try:
+            self._writer.append_all(ready, now)
+        except Unavailable:
+            self._writer.note_unrecorded()
+            raise
 
     def _write_summaries(self, now: float, second: int | None) -> None:
         while (summary := self._limiter.first_due(second)) is not None:
-            links = self._writer.ready(now)
-            record = SummaryRecord(
-                **self._writer.envelopes.members(now, links, summary.record_id),
-                source=summary.caller.source,
-                tenant=summary.caller.claimed_tenant,
-                tenant_record=summary.caller.claimed_tenant_record,
-                claimed_key_id=summary.caller.claimed_key_id,
-                second=self._writer.envelopes.times.text(summary.second),
-                count=sum(summary.reasons.values()),
-                reasons=summary.reasons,
-            )
-            self._writer.append(encode(record), now)
+            self._writer.ready(now)
+            self._writer.append_all([(summary.record_id, self._events.of_summary(summary))], now)
             self._limiter.drop_first()  # only now: one that could not be written stays due
 
     def _close_left(self, decision_id: str, principal: Principal, outcome: Outcome) -> None:
@@ -301,20 +288,5 @@ class AuditLog:
         )
 
     def _close_change(self, change_id: str, change: Change, generation: int | None, result: str) -> None:
-        now, links = self._ready()
-        record = ChangeOutcomeRecord(
-            **self._writer.envelopes.members(now, links),
-            change_id=change_id,
-            tenant=change.tenant,
-            tenant_record=change.tenant_record,
-            key_id=change.key_id,
-            generation=generation,
-            result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
-        )
-        self._writer.append(encode(record), now)
-
-
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return tuple(map(_cleaned, value))
-    return clean_name(value) if isinstance(value, str) else value
+        now = self._ready()
+        self._append(self._events.of_change_outcome(change_id, change, generation, result), now)

@@ -13,22 +13,25 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from bisect import bisect_right
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from gateway.audit.canonical import parse_document
 from gateway.audit.folder import HEADS_NAME, chain_started, group_segments
-from gateway.audit.heads_evidence import read_lines
 from gateway.audit.heads_file import parse_listed
 from gateway.audit.key_changes import KEY_CHANGES_NAME, load_changes
-from gateway.audit.last_head import MOST_LINES, lines_backward
+from gateway.audit.last_head import MOST_LINES
 from gateway.audit.merkle import path_of, root_of
+from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.promise import PROMISED_SECONDS
 from gateway.audit.proof import proof_file
+from gateway.audit.reading import lines_backward, opened, readable_lines
 from gateway.audit.record import (
     FIRST_WITH_TREES,
     MAX_LINE_BYTES,
@@ -42,6 +45,7 @@ from gateway.audit.timeline import parse_record_id, time_text
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -160,7 +164,7 @@ def _find_in(
             for place in _places(segments, span):
                 path = segments[place][1]
                 for start in _offsets(path, needle, span, budget):
-                    line = next((line for _, line in read_lines(path, start)), b"")
+                    line = next(_lines(path, start), b"")
                     try:
                         record = parse_line(line)
                     except ValueError:
@@ -190,11 +194,9 @@ def _places(segments: list[tuple[int, Path]], span: _Span | None) -> range:
     """The segments of a chain that may have a record of this time."""
     if span is None:
         return range(len(segments))
-    try:
+    with suppress(OSError):  # packed or removed meanwhile: reading it tells which
         if segments[-1][1].stat().st_mtime < span.began:
             return range(0)
-    except OSError:
-        return range(0)  # removed meanwhile
     first = bisect_right(segments, span.first, key=lambda one: _first_time(one[1]))
     last = bisect_right(segments, span.last, key=lambda one: _first_time(one[1]))
     return range(max(0, first - 1), last)
@@ -202,7 +204,7 @@ def _places(segments: list[tuple[int, Path]], span: _Span | None) -> range:
 
 def _first_time(path: Path) -> str:
     """The time of the first record of a segment; of an empty or damaged one a time that is searched."""
-    for _, line in read_lines(path):
+    for line in _lines(path):
         try:
             return parse_link(line).time
         except ValueError:
@@ -213,10 +215,8 @@ def _first_time(path: Path) -> str:
 def _offsets(path: Path, needle: bytes, span: _Span | None, budget: _Budget) -> Iterator[int]:
     """Where the lines begin that contain these bytes; with a span, only those of its time."""
     try:
-        with path.open("rb") as file:
-            base = 0 if span is None else _offset_of(file, span.first)
-            end = file.seek(0, os.SEEK_END) if span is None else _offset_of(file, span.last) + MAX_LINE_BYTES
-            file.seek(base)
+        with opened(path) as file:
+            base, end = _bounds(file, span)
             rest = b""
             while base < end and (block := file.read(_BLOCK_BYTES)):
                 budget.left -= len(block)
@@ -229,15 +229,27 @@ def _offsets(path: Path, needle: bytes, span: _Span | None, budget: _Budget) -> 
                     at = rest.find(needle, at + 1)
                 keep = rest.rfind(b"\n") + 1  # the last line goes on in the next block
                 base, rest = base + keep, rest[keep:]
-    except FileNotFoundError:
-        return
+    except (FileNotFoundError, DamagedSegmentError):
+        return  # removed meanwhile, or not what it is named; `verify` reports it
     except OSError as error:
         raise Unavailable(
             "audit", f"{path} cannot be read ({error.strerror}); read as its owner", Reason.NO_AUDIT
         ) from error
 
 
-def _offset_of(file: BinaryIO, time: str) -> int:
+def _bounds(file: io.BufferedReader, span: _Span | None) -> tuple[int, int]:
+    """From where to where a segment is searched. The file is at the beginning of that.
+
+    A packed segment can only be read from its beginning to its end.
+    """
+    if not file.seekable():
+        return 0, sys.maxsize
+    base = 0 if span is None else _offset_of(file, span.first)
+    end = file.seek(0, os.SEEK_END) if span is None else _offset_of(file, span.last) + MAX_LINE_BYTES
+    return file.seek(base), end
+
+
+def _offset_of(file: io.BufferedReader, time: str) -> int:
     """The beginning of a line in front of which every record is older than this time.
 
     That is so as long as times ascend. Where a clock was set back they do not: then all of it is searched.
@@ -276,6 +288,16 @@ def _surroundings(found: _Found) -> tuple[list[bytes], list[bytes], bytes | None
     return before, after, None
 
 
+def _lines(path: Path, start: int = 0) -> Iterator[bytes]:
+    """The lines of a segment, as far as it can be read. One that retention has removed has none."""
+    try:
+        for _, line in readable_lines(path, start):
+            yield line
+    except Unavailable as failure:
+        if not isinstance(failure.__cause__, FileNotFoundError):
+            raise
+
+
 def _backward(found: _Found) -> Iterator[bytes]:
     end: int | None = found.start
     for _, path in reversed(found.segments[: found.place + 1]):
@@ -287,8 +309,7 @@ def _backward(found: _Found) -> Iterator[bytes]:
 def _forward(found: _Found) -> Iterator[bytes]:
     start = found.start + len(found.line)
     for _, path in found.segments[found.place :]:
-        for _, line in read_lines(path, start):
-            yield line
+        yield from _lines(path, start)
         start = 0
 
 

@@ -72,6 +72,7 @@ class ChainReport(msgspec.Struct, frozen=True, kw_only=True):
     unproven: int
     ending: Ending
     missing_segments: tuple[str, ...]
+    removed_segments: tuple[str, ...] = ()  # by retention, which left a signed note of each
     missing_since: str | None = None  # the time of the last record before the first missing segment
     torn_tail: str | None  # the file that ends in an incomplete line
     fault: Fault | None
@@ -95,6 +96,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     chains: tuple[ChainReport, ...]
     missing_chains: tuple[str, ...]
+    removed_chains: tuple[str, ...] = ()  # whole chains, in the same way
     problems: tuple[str, ...]  # of the heads file
     key_source: str
     signers: tuple[str, ...]  # fingerprints of the keys that heads were checked against

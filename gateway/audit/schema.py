@@ -27,7 +27,7 @@ _TIME = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z$"
 _RECORD_ID = "^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
 _PATTERNS = {
     **dict.fromkeys(("hash", "prev", "sha256", "listed_hash", "after_hash", "tree_root", "found"), _DIGEST),
-    **dict.fromkeys(("time", "since", "second", "moment"), _TIME),
+    **dict.fromkeys(("time", "since", "second", "moment", "until"), _TIME),
     **dict.fromkeys(("id", "decision_id", "change_id", "ask_id"), _RECORD_ID),
     "md5": "^[0-9a-f]{32}$",
     "signature": "^[0-9a-f]{128}$",

@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from hashlib import sha256
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.folder import chain_started, node_of, segment_name
-from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, read_lines, verify_head
+from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, verify_head
 from gateway.audit.merkle import root_of
+from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.promise import NOTHING_PROMISED, PROMISED_RECORDS, PROMISED_SECONDS, Promise, promise_after
+from gateway.audit.reading import read_lines
 from gateway.audit.record import (
     FIRST_WITH_TREES,
     GENESIS,
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from gateway.audit.heads_evidence import HeadsEvidence, Listed
+    from gateway.audit.notes import Notes
     from gateway.audit.record import HeadRecord
 
 Finding = tuple[Damage, str]
@@ -54,6 +57,17 @@ _AFTER_END = {
     "abandoned": (Damage.AFTER_ABANDONED, "its process gave the chain up in front of it"),
     "recovered": (Damage.AFTER_RECOVERED, "the chain was found to end in front of it"),
 }
+
+
+class Reached(NamedTuple):
+    """Where a chain stands at the end of a segment that was checked."""
+
+    first_seq: int
+    last_seq: int
+    last_hash: str
+    last_time: str
+    head_line: bytes  # the chain's last head up to there, without the newline
+    trace: bytes
 
 
 class Walk:
@@ -73,6 +87,7 @@ class Walk:
         self._missing_since: str | None = None
         self._records = 0
         self._last_head: HeadRecord | None = None
+        self._head_line = b""
         self._head_before_last_seq = 0
         self._trace = NO_TRACE
         self._traces: OrderedDict[int, bytes] = OrderedDict()
@@ -88,23 +103,66 @@ class Walk:
         self._has_gap = False
         self._torn_tail: str | None = None
         self._place = ("", 1)
+        self.reached: dict[int, Reached] = {}
 
-    def run(self, segments: Sequence[tuple[int, Path]]) -> None:
-        """Read and check the segments, given in order."""
+    def run(
+        self, segments: Sequence[tuple[int, Path]], *, removed: Notes | None = None, is_part: bool = False
+    ) -> None:
+        """Read and check the segments, given in order.
+
+        Segments in front of them may have been removed, as far as notes say so. `is_part`: the chain goes on
+        behind them, so nothing is said about its end.
+        """
         self._missing_segments: list[str] = []
+        self._removed_segments: tuple[str, ...] = ()
         self._fault: Fault | None = None
         expected = 1
         for number, path in segments:
+            if number > expected and removed is not None:
+                expected = self._resume(number, removed, expected)
             self._note_missing(expected, number)
             self._is_after_gap = number > expected
             expected = number + 1
-            self._fault = self._walk_segment(path, is_last=path == segments[-1][1])
+            first_seq = self._seq + 1
+            self._fault = self._walk_segment(path, is_last=path == segments[-1][1] and not is_part)
             if self._fault is not None:
                 return
+            if self._last_head is not None:
+                self.reached[number] = Reached(
+                    first_seq, self._seq, self._hash, self._time, self._head_line, self._trace
+                )
+        if is_part:
+            return
         head = self._ended or self._listed_head
         if head is not None:
             self._note_missing(expected, head.segment + 1)
         self._fault = self._truncation() or self._wrong_end() or self._unsigned(segments[0][1].name)
+
+    def _resume(self, first: int, removed: Notes, expected: int) -> int:
+        """Go on where removed segments ended; the number of the segment that is expected next."""
+        before = removed.before(self._chain, first)
+        if before is None or before.segment < expected:
+            return expected
+        head = removed.heads[self._chain, before.segment]
+        self._removed_segments += tuple(
+            segment_name(self._chain, number) for number in range(expected, before.segment + 1)
+        )
+        self._seq, self._hash, self._time = before.last_seq, before.last_hash, before.last_time
+        self._proven_seq = head.seq
+        self._hashes = []
+        self._is_hash_missing = before.last_seq != head.seq  # its tree has records that were removed
+        self._last_head, self._promise = head, promise_after(head)
+        self._head_line = bytes(before.head)
+        self._trace = self._traces[head.seq] = bytes.fromhex(before.trace)
+        self._evidence.note_named(head)
+        if self._listed_head is None or head.seq >= self._listed_head.seq:
+            self._evidence.note_newest(head)
+        return before.segment + 1
+
+    @property
+    def fault(self) -> Fault | None:
+        """The first bad record, if there is one."""
+        return self._fault
 
     def report(self) -> ChainReport:
         """The findings. How the chain ends depends on heads that may have been listed meanwhile."""
@@ -116,6 +174,7 @@ class Walk:
             unproven=self._unproven,
             ending=self._ending(),
             missing_segments=tuple(self._missing_segments),
+            removed_segments=self._removed_segments,
             missing_since=self._missing_since,
             torn_tail=self._torn_tail,
             fault=self._fault,
@@ -172,19 +231,24 @@ class Walk:
             why = "a segment after the head that closed the chain"
             return Fault(damage=Damage.AFTER_CLOSE, file=path.name, line=1, seq=self._seq + 1, why=why)
         is_plain = self._accept_plain
-        for number, line in read_lines(path):
-            if is_plain(line):
-                continue
-            if is_last and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed:
-                self._torn_tail = path.name
-                self._place = (path.name, number)
-                return None
-            finding = self._judge(line)
-            if finding is not None:
-                damage, why = finding
-                return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
-            if self._is_promise_broken and self._breach is None:
-                self._breach = self._broken_promise(path.name, number)
+        try:
+            for number, line in read_lines(path):
+                if is_plain(line):
+                    continue
+                finding = self._judge(line)
+                if finding is not None:
+                    if is_last and self._is_torn(line):
+                        self._torn_tail = path.name
+                        self._place = (path.name, number)
+                        return None
+                    damage, why = finding
+                    return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
+                if self._is_promise_broken and self._breach is None:
+                    self._breach = self._broken_promise(path.name, number)
+        except DamagedSegmentError as error:
+            return Fault(
+                damage=Damage.MALFORMED, file=path.name, line=number + 1, seq=self._seq + 1, why=str(error)
+            )
         self._place = (path.name, number + 1)
         return None
 
@@ -219,6 +283,10 @@ class Walk:
         self._records += 1
         self._unproven += 1
         return True
+
+    def _is_torn(self, line: bytes) -> bool:
+        """Whether a bad line may be the incomplete end of a chain that was not closed."""
+        return not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed
 
     def _judge(self, line: bytes) -> Finding | None:
         if self._is_closed:
@@ -289,6 +357,7 @@ class Walk:
         self._evidence.check_known_end(head, f"record {head.seq} of its chain")
         self._head_before_last_seq = self._last_head.seq if self._last_head else 0
         self._last_head, self._trace = head, next_trace(self._trace, head)
+        self._head_line = line[:-1]
         if self._listed_head is None or head.seq >= self._listed_head.seq:
             self._evidence.note_newest(head)
             self._traces[head.seq] = self._trace

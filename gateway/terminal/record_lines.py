@@ -99,6 +99,12 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: C901, PLR0911, PLR
             reasons = " ".join(f"{reason}:{count}" for reason, count in record.reasons.items())
             who = [record.tenant or "-", record.claimed_key_id or "-"]
             return "summary", [*who, f"{record.count} refusals", reasons, f"from {record.source}"]
+        case GapRecord():
+            return "gap", [f"from {record.since} to {record.until}", f"{record.refused} refused", record.why]
+        case RetentionRecord():
+            count = f"{record.segments} segments ({record.why})"
+            until = f"until {record.until}" if record.until else ""
+            return "retention", [record.state, count, _size(record.bytes), until, " ".join(record.consumers)]
         case OpenRecord():
             return "open", [record.chain, record.reason]
         case GapRecord():

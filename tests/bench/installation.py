@@ -42,6 +42,8 @@ class Installation:
 
     folder: Path
     more: dict[str, str] = field(default_factory=dict)  # variables beside those below
+    program: tuple[str, ...] = ("-m", "gateway")  # what Python runs
+    log_name: str = "serve.log"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -77,11 +79,11 @@ class Installation:
     @contextmanager
     def serving(self, workers: int, port: int = 0) -> Iterator[int]:
         """`cachegate serve` on this port, or on any; gives its port."""
-        log = self.folder / "serve.log"
+        log = self.folder / self.log_name
         arguments = ("serve", "--port", str(port), "--ops-port", "0", "--workers", str(workers))
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", *arguments],
+                [sys.executable, *self.program, *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -13,9 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from gateway.adapters.clock import SystemClock
+from gateway.assembly.audit_keeping import keeping_order
 from gateway.assembly.signing import load_own_keys
 from gateway.audit.events import Query, read_events
 from gateway.audit.timeline import parse_record_id
@@ -25,10 +27,11 @@ from gateway.cli.audit.searched_names import SearchedNames, verify_names
 from gateway.cli.audit.sources import Sources, find_settings, load_trusted, searched_note, verify_there
 from gateway.cli.distrust import Warnings
 from gateway.identity.times import parse_duration, parse_moment
-from gateway.model.errors import BadNameError, Reason
+from gateway.model.errors import BadNameError, Reason, Unavailable
 from gateway.model.tenant_records import parse_tenant_record_id
-from gateway.terminal.console import AsJson, forget_output, say, show, standard_output
-from gateway.terminal.escaping import escape_controls_in_json
+from gateway.operations.audit_keeping import keep as keep_log
+from gateway.terminal.console import AsJson, Note, forget_output, say, show, standard_output
+from gateway.terminal.escaping import escape_controls, escape_controls_in_json
 from gateway.terminal.progress import verifying
 from gateway.terminal.record_lines import record_line
 
@@ -45,7 +48,7 @@ UNPROVEN = b',"proven":false}'
 """The end of the line of a record that no signed head covers; a covered record's line is printed as written.
 """
 
-commands = typer.Typer(help="The audit log: verify, tail, search, prove.", no_args_is_help=True)
+commands = typer.Typer(help="The audit log: verify, tail, search, prove, keep.", no_args_is_help=True)
 
 RawJson = Annotated[
     bool,
@@ -91,6 +94,29 @@ def verify(
     document = {"intact": is_intact, "checked": [plain_report(*one) for one in reports]}
     shown = (item for one in reports for item in shown_report(*one))
     show(document, shown, as_json=as_json, is_yes=is_intact)
+
+
+@commands.command("keep")
+def keep(as_json: AsJson = False) -> None:
+    """Pack closed segments and remove old ones now, as the settings say and a server does by itself."""
+    warn = Warnings()
+    settings = find_settings(warn, is_needed=True)
+    kept = None if settings is None else keep_log(keeping_order(settings), SystemClock())
+    if kept is None:
+        raise Unavailable("audit", "another process is keeping the log; try again in a moment")
+    lines = [
+        f"{kept.packed} segments packed ({kept.saved_bytes} bytes saved), {kept.removed} removed.",
+        f"The log has {kept.bytes} bytes; its oldest record is of {kept.oldest or 'no time'}.",
+    ]
+    shown = [Note(line) for line in lines]
+    if kept.waiting:
+        names = escape_controls(", ".join(kept.waits_for))
+        shown.append(Note(f"{kept.waiting} segments are due and stay: {names} still needs them.", "yellow"))
+    if kept.overrun:
+        names = escape_controls(", ".join(kept.overrun))
+        shown.append(Note(f"Removed although {names} still needed them.", "red"))
+    shown += [Note(escape_controls(problem), "red") for problem in kept.problems]
+    show(msgspec.to_builtins(kept), shown, as_json=as_json, is_yes=not kept.problems)
 
 
 @commands.command("tail")

@@ -17,6 +17,8 @@ from gateway.audit.folder import (
     verify_own,
     verify_writable,
 )
+from gateway.audit.keeping.needs import read_needs
+from gateway.audit.keeping.stored import take_inventory
 from gateway.audit.verify import verify
 from gateway.operations.doctor.findings import fail, ok, run_check, warning
 
@@ -38,6 +40,7 @@ def check_audit(settings: Settings) -> list[Finding]:
     return [
         run_check("audit folder", lambda: check_folder(settings)),
         run_check("audit space", lambda: judge_space(shutil.disk_usage(settings.audit_folder).free)),
+        run_check("audit log", lambda: describe_log(settings)),
         run_check("audit chain", lambda: check_last_chain(settings)),
     ]
 
@@ -57,6 +60,24 @@ def judge_space(free_bytes: int) -> Finding:
     if free_bytes < FULL_BYTES:
         return fail("audit space", found, advice)
     return warning("audit space", found, advice) if free_bytes < LOW_BYTES else ok("audit space", found)
+
+
+def describe_log(settings: Settings) -> Finding:
+    """How large the log is and how old, and what is going to be removed."""
+    inventory = take_inventory(settings.audit_folder)
+    packed = sum(one.is_packed for one in inventory.segments)
+    found = (
+        f"{len(inventory.segments)} segments ({packed} packed), {inventory.bytes // MIB} MiB, "
+        f"the oldest record of {inventory.oldest() or 'no time'}; {_kept_to(settings)}"
+    )
+    consumers = read_needs(settings.audit_folder)
+    return ok("audit log", f"{found}; consumers: {', '.join(consumers)}" if consumers else found)
+
+
+def _kept_to(settings: Settings) -> str:
+    bounds = [f"{settings.audit_keep_days} days"] if settings.audit_keep_days else []
+    bounds += [f"{settings.audit_keep_gigabytes} GiB"] if settings.audit_keep_gigabytes else []
+    return f"kept for {' or '.join(bounds)}" if bounds else "nothing is removed"
 
 
 def check_last_chain(settings: Settings) -> Finding:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.audit.folder import group_segments, parse_segment_name
-from gateway.audit.heads_evidence import read_lines
+from gateway.audit.reading import readable_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
 from gateway.audit.record_fields import BINDING, LINK, TOKEN
 from gateway.model.access import Action, ResourceKind
@@ -49,7 +49,7 @@ def find_outcome(event: Event) -> OutcomeRecord | None:
     for number, path in group_segments(event.path.parent.iterdir()).get(chain, []):
         if number < first:
             continue
-        for _, line in read_lines(path):
+        for _, line in readable_lines(path):
             if needle in line:
                 outcome = _find_outcome_in(line, event.record.id)
                 if outcome is not None:

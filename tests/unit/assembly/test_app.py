@@ -34,7 +34,7 @@ def test_a_worker_gets_the_very_settings_that_were_read(settings, monkeypatch):
             got.extend(arguments)
 
         app = at_once = refused_early = lambda self: None
-        pipeline = SimpleNamespace(report=None)
+        pipeline = SimpleNamespace(report=None, note_hang=None)
 
     monkeypatch.setattr(app, "Worker", Worker)
     monkeypatch.setattr(app, "configure_logs", lambda **_: None)
