@@ -26,6 +26,7 @@ from gateway.credential.extract import extract, extract_plain
 from gateway.identity.tokens import TokenShape, parse_token
 from gateway.model.access import Access, Action, Credential, Resource, ResourceKind
 from gateway.model.errors import Reason, Refusal, Unavailable, WithdrawnError
+from gateway.model.recorded import recorded, then
 from gateway.model.routes import Needed
 from gateway.model.verdicts import (
     WITHDRAWN,
@@ -41,6 +42,7 @@ from gateway.platform.confirmation import reach_confirmed, with_platform_reason
 from gateway.resource.disk_checks import SeenOnDisk
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from gateway.authorized_files import AuthorizedFiles
@@ -81,24 +83,24 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         """Decide and record. The Receipt may be delivered once `confirm` has passed."""
         weighed = await _run(self._weigh(request, route, SeenOnDisk(), may_open=True))
         if isinstance(weighed, Rejection):
-            return self.decline(weighed)
-        return self._record(weighed)
+            return await self.decline(weighed)
+        return await self._record(weighed)
 
     async def admit_all(self, request: WireRequest, asked: Asked) -> tuple[Receipt, ...] | Declined:
         """Decide about every model that a forwarded request asks for, and record all of it in one write.
 
         One refusal refuses the request. Then the refusals are what is recorded, and the first is answered.
         """
-        recorded = self.record_all(await self._weigh_all(request, asked))
-        declined = next((one for one in recorded if isinstance(one, Declined)), None)
-        return declined or tuple(one for one in recorded if isinstance(one, Receipt))
+        results = await recorded(self.record_all(await self._weigh_all(request, asked)), if_left=_close_all)
+        declined = next((one for one in results if isinstance(one, Declined)), None)
+        return declined or tuple(one for one in results if isinstance(one, Receipt))
 
     async def find_refusal_by_head(self, request: WireRequest, action: Action) -> Declined | None:
         """The same, for a key in a header; a request without one is declined as well."""
         try:
             credential = extract(request.headers, request.query)
         except Refusal as refusal:
-            return self.decline(Rejection(request=request, reason=refusal.reason, action=action))
+            return await self.decline(Rejection(request=request, reason=refusal.reason, action=action))
         return await self.find_refusal(request, credential, action)
 
     async def find_refusal(
@@ -114,7 +116,7 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         except Refusal as refusal:
             if refusal.reason is Reason.UNKNOWN_KEY and self._may_be_of_platform(credential):
                 return None
-            return self.decline(
+            return await self.decline(
                 Rejection(
                     request=request,
                     reason=refusal.reason,
@@ -148,23 +150,25 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         steps.close()
         return None
 
-    def record_all(self, weighed: Sequence[Weighed]) -> list[Receipt | Declined]:
-        """Record what was weighed, in one write: all of it, or nothing."""
-        try:
-            recorded = self.recorder.record_all(weighed)
-        except BaseException:
-            for one in weighed:
-                if isinstance(one, Admission):
-                    one.release()
-            raise
-        return [
-            one if isinstance(one, Receipt) else _declined(what, one)
-            for what, one in zip(weighed, recorded, strict=True)
-        ]
+    def record_all(
+        self, weighed: Sequence[Weighed]
+    ) -> list[Receipt | Declined] | Future[list[Receipt | Declined]]:
+        """Record what was weighed, in one write: all of it, or nothing.
 
-    def _record(self, admission: Admission) -> Receipt:
+        A future where the disk is waited for: nothing is delivered before it has its result (I5).
+        """
         try:
-            return self.recorder.admit(admission)
+            results = self.recorder.record_all(weighed)
+        except BaseException:
+            _release_all(weighed)
+            raise
+        if isinstance(results, list):
+            return _answers(weighed, results)
+        return then(results, partial(_answers, weighed), partial(_release_all, weighed))
+
+    async def _record(self, admission: Admission) -> Receipt:
+        try:
+            return await recorded(self.recorder.admit(admission), if_left=partial(_close_left, admission))
         except Unavailable:
             admission.release()
             raise
@@ -207,13 +211,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         """Whether answers are served without a lease now, on the last known facts."""
         return not self.directory.is_leased()
 
-    def give_up(self, request: WireRequest) -> Declined:
+    async def give_up(self, request: WireRequest) -> Declined:
         """Decline a request whose facts changed each time that it was about to be answered."""
-        return self.decline(Rejection(request=request, reason=Reason.FACTS_MOVED))
+        return await self.decline(Rejection(request=request, reason=Reason.FACTS_MOVED))
 
-    def decline(self, rejection: Rejection) -> Declined:
+    async def decline(self, rejection: Rejection) -> Declined:
         """Record a refusal. The client gets its status and the record's id, and nothing else."""
-        return _declined(rejection, self.recorder.reject(rejection))
+        return _declined(rejection, await recorded(self.recorder.reject(rejection)))
 
     async def _authenticate(
         self,
@@ -424,6 +428,36 @@ async def _run(steps: Steps) -> Weighed:
     except StopIteration as done:
         weighed: Weighed = done.value
         return weighed
+
+
+def _answers(weighed: Sequence[Weighed], recorded_as: Sequence[Receipt | str]) -> list[Receipt | Declined]:
+    return [
+        one if isinstance(one, Receipt) else _declined(what, one)
+        for what, one in zip(weighed, recorded_as, strict=True)
+    ]
+
+
+def _release_all(weighed: Sequence[Weighed]) -> None:
+    """Close the files of admissions that could not be recorded."""
+    for one in weighed:
+        if isinstance(one, Admission):
+            one.release()
+
+
+def _close_left(admission: Admission, recording: Future[Receipt]) -> None:
+    """Close an admission that nobody waits for any more, however recording it ended."""
+    if recording.exception() is None:
+        recording.result().close(WITHDRAWN)
+    else:
+        admission.release()
+
+
+def _close_all(recording: Future[list[Receipt | Declined]]) -> None:
+    """The same for several. Those that could not be recorded were released already."""
+    if recording.exception() is None:
+        for one in recording.result():
+            if isinstance(one, Receipt):
+                one.close(WITHDRAWN)
 
 
 def _declined(weighed: Weighed, record_id: str) -> Declined:

@@ -228,6 +228,20 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.AMBIGUOUS_TOKEN: UNAUTHORIZED,
     Reason.REVOKED_BINDING: UNAUTHORIZED,
     Reason.TOO_MANY_BINDINGS: UNAUTHORIZED,
+    Reason.NOT_YET_PROVEN: Problem(
+        status=409,
+        kind="not-yet-proven",
+        title="Not proven yet",
+        detail="This record has no signed head behind it yet. One comes within 10 seconds: ask again then.",
+        headers=((b"retry-after", b"10"),),
+    ),
+    Reason.NOT_PROVABLE: Problem(
+        status=409,
+        kind="not-provable",
+        title="Not provable",
+        detail="This record cannot be proven alone: no signed head with a Merkle root follows it, and none "
+        "will. The whole log shows what it is worth; ask the operator.",
+    ),
     Reason.BINDING_LIMIT: Problem(
         status=429,
         kind="too-many-requests",

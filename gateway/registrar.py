@@ -18,14 +18,17 @@ import msgspec
 
 from gateway.directory.edits.changes import Changes
 from gateway.model.errors import CachegateError, UnknownOutcome
+from gateway.model.recorded import recorded
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Awaitable, Callable, Sequence
 
+    from gateway.audit.grouped_log import GroupedLog
     from gateway.audit.log import AuditLog
     from gateway.barrier import BarrierReport
     from gateway.model.stores import Batch, FactSnapshot, FactStore, Moment
-    from gateway.model.verdicts import Change
+    from gateway.model.verdicts import Change, ChangeReceipt
 
 T = TypeVar("T")
 
@@ -49,12 +52,11 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
     """Makes changes of facts, and records each one first."""
 
     store: FactStore
-    recorder: AuditLog
+    recorder: AuditLog | GroupedLog
 
     async def perform(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Run one operation as one transaction; it is run again when facts change meanwhile."""
-        receipt = self.recorder.change(change)
-
+        receipt = await recorded(self.recorder.change(change), if_left=_close_left)
         digests: tuple[str, str] | None = None
 
         async def plan(snapshot: FactSnapshot, batch: Batch) -> T:
@@ -106,3 +108,9 @@ def _digest(names: Sequence[bytes], records: Sequence[bytes | None]) -> str:
         size = -1 if record is None else len(record)
         digest.update(b"%d:%b%d:%b" % (len(name), name, size, record or b""))
     return digest.hexdigest()
+
+
+def _close_left(recording: Future[ChangeReceipt]) -> None:
+    """Record that a change was not made: its caller was cancelled while it was being recorded."""
+    if recording.exception() is None:
+        recording.result().close(generation=None, result="interrupted")

@@ -17,6 +17,7 @@ import traceback
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.adapters.provider import Provider
+    from gateway.audit.keeping.keeper import Kept
     from gateway.audit.request_secrets import RequestSecrets
     from gateway.decisions import Decisions
     from gateway.directory.memory.near_facts import NearFacts
@@ -47,6 +49,9 @@ GAUGES = {
     "cachegate_revocation_lag_seconds": "What the canary's last change took to be true in every worker.",
     "cachegate_transfers_under_way": "Responses that are being sent.",
     "cachegate_chores_down": "Chores of workers that failed and are not up again.",
+    "cachegate_audit_bytes": "Size of the node's audit log on the disk; a worker looks every five minutes.",
+    "cachegate_audit_oldest_timestamp_seconds": "Time of the oldest record in it.",
+    "cachegate_audit_waiting_segments": "Segments that retention would remove, and a consumer still needs.",
     "cachegate_connections": "Connections of clients, those included whose TLS handshake is not over.",
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
     "cachegate_upstream_left_alone_by_strangers": "Workers that ask it nothing about unknown keys for a "
@@ -120,6 +125,14 @@ COUNTERS = {
         "Answers of an inference server that were not sent: it used a model that was not authorised. Never "
         "more than 0 with a server of the version that the table of routes is for.",
         ("server",),
+    ),
+    "cachegate_audit_packed_segments_total": Metric("Audit segments that were compressed."),
+    "cachegate_audit_removed_segments_total": Metric("Audit segments that retention removed."),
+    "cachegate_audit_overruns_total": Metric(
+        "Times that retention removed segments which a consumer of the log still needed."
+    ),
+    "cachegate_workers_hung_total": Metric(
+        "Workers that were killed and replaced since they did not answer, as when a write hangs."
     ),
     "cachegate_withdrawn_total": Metric("Answers that were overtaken by a change before their first byte."),
     "cachegate_degraded_responses_total": Metric("Responses on what was last known, without a lease."),
@@ -351,6 +364,28 @@ class Telemetry:
             self._log.error("left aside, the others go on", chore=chore, item=item, why=why)
         if count > len(items):
             self._log.error("left aside as well", chore=chore, more=count - len(items))
+
+    def audit_kept(self, kept: Kept) -> None:
+        """Note how large the audit log is; count and log what was done to keep it within bounds."""
+        self.gauges["cachegate_audit_bytes"] = kept.bytes
+        self.gauges["cachegate_audit_waiting_segments"] = kept.waiting
+        if kept.oldest is not None:
+            oldest = datetime.fromisoformat(kept.oldest).timestamp()
+            self.gauges["cachegate_audit_oldest_timestamp_seconds"] = oldest
+        self.counters["cachegate_audit_packed_segments_total"] += kept.packed
+        self.counters["cachegate_audit_removed_segments_total"] += kept.removed
+        self.counters["cachegate_audit_overruns_total"] += len(kept.overrun)
+        if kept.removed:
+            self._log.info("audit segments were removed", segments=kept.removed, bytes=kept.removed_bytes)
+        if kept.waiting:
+            event = "audit segments are due for removal, and a consumer still needs them"
+            names = list(kept.waits_for)
+            self.lines.say(event, kept.waits_for, is_error=False, segments=kept.waiting, consumers=names)
+        if kept.overrun:
+            event = "audit segments were removed that a consumer still needed"
+            self._log.error(event, consumers=list(kept.overrun))
+        for problem in kept.problems:
+            self.lines.say("keeping the audit log within bounds", problem, why=problem)
 
     def cache_changed(self, problem: str | None) -> None:
         """Log that the cache cannot be read any more, or can be again."""

@@ -507,11 +507,20 @@ class RunningGateway:
             raise
 
 
+def verify_schema(installation: Installation) -> None:
+    """Every record that a test had written is of the published schema."""
+    from tests.record_schema import findings_in  # noqa: PLC0415 -- see above
+
+    assert next(findings_in(installation.audit), None) is None
+
+
 @pytest.fixture
-def installation(tmp_path: Path) -> Installation:
+def installation(tmp_path: Path) -> Iterator[Installation]:
     """A fresh installation, initialised, with an empty cache."""
     (tmp_path / "cache").mkdir()
-    return Installation(tmp_path).init()
+    installation = Installation(tmp_path).init()
+    yield installation
+    verify_schema(installation)
 
 
 @pytest.fixture
@@ -526,6 +535,7 @@ def installation_here() -> Iterator[Installation]:
         installation = Installation(folder, runs_here=True).init()
         with EmbeddedValkey(installation.state).running():
             yield installation
+        verify_schema(installation)
     finally:
         shutil.rmtree(folder)
 
@@ -534,12 +544,17 @@ def installation_here() -> Iterator[Installation]:
 def new_installation(tmp_path_factory: pytest.TempPathFactory):
     """Make installations that outlive a single test. Their commands are calls in this process."""
 
+    made: list[Installation] = []
+
     def make(name: str, **environment: str) -> Installation:
         folder = tmp_path_factory.mktemp(name)
         (folder / "cache").mkdir()
-        return Installation(folder, environment, runs_here=True).init()
+        made.append(Installation(folder, environment, runs_here=True).init())
+        return made[-1]
 
-    return make
+    yield make
+    for installation in made:
+        verify_schema(installation)
 
 
 def wait_until(ask, seconds=PATIENCE_SECONDS):

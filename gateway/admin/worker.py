@@ -62,5 +62,6 @@ def worker_app(argument: Any) -> WorkerApp:
         report=worker.pipeline.report,
         on_refused=worker.refused_early,
         at_once=worker.at_once(),
+        on_replacing=worker.pipeline.note_hang,
         admin=admin,
     )

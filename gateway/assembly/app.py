@@ -24,7 +24,7 @@ from gateway.assembly.token_routes import token_routes
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file_answer import Means
-from gateway.faces import check, content, identity
+from gateway.faces import audit, check, content, identity
 from gateway.faces.route import declarations
 from gateway.middleware.at_once import SynchronousCore
 from gateway.middleware.guard import ChokePoint
@@ -37,11 +37,13 @@ from gateway.resource.proxied_paths import ProxiedPaths
 from gateway.telemetry import configure_logs
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from asyncio import Future
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from gateway.faces.route import FaceRoute
     from gateway.middleware.routes import Declared
     from gateway.model.routes import PublicRoute
+    from gateway.model.verdicts import Declined, Receipt
     from gateway.server.early_refusal import EarlyRefusal
 
 
@@ -57,6 +59,7 @@ class Worker:
             *engine_routes(self.pipeline, means),
             *check.routes(self._checks(settings)),
         ]
+        self._endpoints += audit.routes(audit.AuditFace(settings.audit_folder, self.pipeline.clock))
         of_tokens, public = token_routes(self.pipeline)
         of_questions, about_questions = question_routes(self.pipeline)
         self._endpoints += [*of_tokens, *of_questions]
@@ -128,8 +131,11 @@ class Worker:
             unguarded=frozenset({HEALTH_PATH}),
         )
 
-    def refused_early(self, refusal: EarlyRefusal, client: str) -> str | None:
-        """Record what the HTTP server itself refused: a refusal of an anonymous caller."""
+    def refused_early(self, refusal: EarlyRefusal, client: str, answer: Callable[[str | None], None]) -> None:
+        """Record what the HTTP server itself refused, as from an anonymous caller; then have it answered.
+
+        `answer` gets the id of the record, or None if there is none.
+        """
         self.pipeline.telemetry.refused_by_server(refusal.reason)
         request = WireRequest(
             method="-",
@@ -141,11 +147,24 @@ class Worker:
             trace_id=None,
             received_at=self.pipeline.clock.now(),
         )
+        rejection = Rejection(request=request, reason=refusal.reason)
         try:
-            return self.pipeline.guard.decline(Rejection(request=request, reason=refusal.reason)).record_id
+            recorded = self.pipeline.guard.record_all([rejection])
         except Unavailable as failure:
             self.pipeline.telemetry.failed(failure)
-            return None
+            answer(None)
+            return
+        if isinstance(recorded, list):
+            answer(recorded[0].record_id)
+            return
+
+        def answer_recorded(recording: Future[list[Receipt | Declined]]) -> None:
+            failure = recording.exception()
+            if isinstance(failure, Unavailable):
+                self.pipeline.telemetry.failed(failure)
+            answer(None if failure else recording.result()[0].record_id)
+
+        recorded.add_done_callback(answer_recorded)
 
 
 def worker_argument(settings: Settings, redis_url: str) -> Any:

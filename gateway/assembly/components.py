@@ -11,16 +11,18 @@ from typing import TYPE_CHECKING
 from gateway.adapters.key_set_client import KeySetClient
 from gateway.adapters.provider import Provider
 from gateway.adapters.seen_cache_file import SeenCacheFile
-from gateway.assembly.signing import load_signing_key
-from gateway.audit.limits import Limits
+from gateway.assembly.signing import load_earlier_keys, load_signing_key
+from gateway.audit.grouped_log import GroupedLog
+from gateway.audit.limits import Durability, Limits
 from gateway.audit.log import AuditLog
+from gateway.audit.record import QuarantineRecord
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.access_tokens import AccessTokens
 from gateway.issuers.bindings import NEW_PER_SECOND, Bindings
 from gateway.issuers.key_sets import KeySets
 from gateway.issuers.outside import IssuerServices
-from gateway.model.errors import Misconfigured
+from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model_metadata.attestations import Attestations
 from gateway.model_metadata.links import Links
 from gateway.pinning.ledger import PinLedger
@@ -42,19 +44,48 @@ if TYPE_CHECKING:
     from gateway.identity.links import LinkKeys
     from gateway.identity.pepper import Peppers
     from gateway.model.clocks import Clock, MonotonicClock
+    from gateway.model.pins import Pin
     from gateway.model.ports import Directory
     from gateway.telemetry import Telemetry
 
 
+def build_worker_log(settings: Settings, clock: Clock, on_left: Callable[[], None]) -> AuditLog | GroupedLog:
+    """The audit log of a worker, whose event loop does not wait for a disk.
+
+    With `process`, a write is a copy into the kernel's memory: it is made on the loop, where it costs least.
+    """
+    if settings.audit_durability is Durability.PROCESS:
+        return build_recorder(settings, clock, on_left)
+    return GroupedLog(
+        folder=settings.audit_folder,
+        node=settings.node,
+        signing_key=load_signing_key(settings.signing_key_file),
+        earlier_keys=load_earlier_keys(settings.signing_key_file),
+        clock=clock,
+        limits=audit_limits(settings),
+    )
+
+
+def audit_limits(settings: Settings) -> Limits:
+    """The limits of the audit log of one process."""
+    return Limits(
+        anonymous_per_source=settings.audit_refusals_per_second,
+        segment_bytes=settings.audit_segment_megabytes << 20,
+        segment_seconds=settings.audit_segment_hours * 3600.0,
+        patience_seconds=float(settings.audit_patience_seconds),
+    )
+
+
 def build_recorder(settings: Settings, clock: Clock, on_left: Callable[[], None] | None = None) -> AuditLog:
-    """The audit log of this process."""
+    """The audit log of a command, which waits for the disk where that was promised."""
     return AuditLog(
         folder=settings.audit_folder,
         node=settings.node,
         signing_key=load_signing_key(settings.signing_key_file),
+        earlier_keys=load_earlier_keys(settings.signing_key_file),
         clock=clock,
         durability=settings.audit_durability,
-        limits=Limits(anonymous_per_source=settings.audit_refusals_per_second),
+        limits=audit_limits(settings),
         on_left=on_left,
     )
 
@@ -63,7 +94,9 @@ def build_registrar(
     settings: Settings, store: RedisStore, clock: Clock, on_left: Callable[[], None] | None = None
 ) -> Registrar:
     """What makes the changes of facts of this process, and records them in its audit log."""
-    return Registrar(store=store, recorder=build_recorder(settings, clock, on_left))
+    if on_left is None:
+        return Registrar(store=store, recorder=build_recorder(settings, clock))
+    return Registrar(store=store, recorder=build_worker_log(settings, clock, on_left))
 
 
 def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = False) -> DiskCatalogue:
@@ -79,6 +112,14 @@ def build_catalogue(settings: Settings, clock: Clock, *, is_command: bool = Fals
 def build_ledger(registrar: Registrar, clock: Clock, telemetry: Telemetry, *, actor: str) -> PinLedger:
     """The ledger by which this process agrees on pins."""
     store = registrar.store
+
+    def on_quarantined(pin: Pin) -> None:
+        telemetry.quarantined(pin)
+        try:
+            note_quarantine(registrar, pin, source=actor)
+        except Unavailable as failure:  # the change is made, and recorded as such
+            telemetry.failed(failure)
+
     return PinLedger(
         store=store,
         listing=Listing(PlainFacts(store), on_unreadable=telemetry.unreadable),
@@ -86,8 +127,15 @@ def build_ledger(registrar: Registrar, clock: Clock, telemetry: Telemetry, *, ac
         clock=clock,
         actor=actor,
         on_pinned=telemetry.pinned,
-        on_quarantined=telemetry.quarantined,
+        on_quarantined=on_quarantined,
     )
+
+
+def note_quarantine(registrar: Registrar, pin: Pin, *, source: str) -> None:
+    """Record that a blob is in quarantine. Raises `Unavailable`."""
+    if pin.quarantine is not None:
+        found = pin.quarantine.found_sha256
+        registrar.recorder.note(QuarantineRecord, md5=pin.md5, found=found, pinned=pin.sha256, source=source)
 
 
 def build_links(settings: Settings, keys: LinkKeys | None, clock: Clock) -> Links | None:

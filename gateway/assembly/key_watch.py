@@ -15,12 +15,14 @@ from gateway.directory.reading.key_networks import note_networks
 from gateway.directory.reading.key_report import Concern, Period, report_keys
 from gateway.directory.reading.key_usage import note_last_networks
 from gateway.model.errors import Conflict, Unavailable
+from gateway.model.recorded import recorded
 from gateway.model.verdicts import Change
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from gateway.adapters.redis_store import RedisStore
+    from gateway.audit.grouped_log import GroupedLog
     from gateway.audit.log import AuditLog
     from gateway.directory.reading.key_report import KeyReport
     from gateway.directory.reading.listing import Listing
@@ -47,7 +49,7 @@ class KeyWatch:
         store: RedisStore,
         listing: Listing,
         networks: KeyNetworks,
-        recorder: AuditLog,
+        recorder: AuditLog | GroupedLog,
         telemetry: Telemetry,
         clock: Clock,
         worker: str,
@@ -76,11 +78,11 @@ class KeyWatch:
             if one is not None:
                 self._telemetry.failed(one)
         for use in new:
-            self._report_new(use)
+            await self._report_new(use)
 
-    def _report_new(self, use: NetworkUse) -> None:
+    async def _report_new(self, use: NetworkUse) -> None:
         self._telemetry.new_network(use.key_id, use.network)
-        self._record(
+        await self._record(
             Change(
                 actor=f"worker:{self._worker}",
                 action=NEW_NETWORK,
@@ -119,15 +121,15 @@ class KeyWatch:
         self._telemetry.keys_reported(found.counts)
         if found.counts != self._reported:
             self._reported = found.counts
-            self._record(
+            await self._record(
                 Change(
                     actor=f"worker:{self._worker}", action=REPORT, subject=event_of(found), received_at=now
                 )
             )
 
-    def _record(self, change: Change) -> None:
+    async def _record(self, change: Change) -> None:
         try:
-            self._recorder.change(change).close(generation=None, result="noted")
+            (await recorded(self._recorder.change(change))).close(generation=None, result="noted")
         except Unavailable as failure:
             self._telemetry.failed(failure)
 

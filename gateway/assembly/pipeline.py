@@ -18,6 +18,7 @@ from gateway.adapters.measurement_file import MeasurementFile
 from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+from gateway.assembly.audit_keeping import AuditKeeping
 from gateway.assembly.canary import Canary
 from gateway.assembly.components import (
     build_attestations,
@@ -35,6 +36,7 @@ from gateway.assembly.key_watch import KeyWatch
 from gateway.assembly.stamp_watch import StampWatch
 from gateway.assembly.token_keys import TokenKeyWatch, report_no_tokens
 from gateway.assembly.upkeep import Upkeep
+from gateway.audit.gap import Gap
 from gateway.authorized_files import AuthorizedFiles
 from gateway.decision.rulebook import Rulebook
 from gateway.decisions import Decisions
@@ -93,8 +95,9 @@ RENEWALS_PER_LEASE = 0.3  # a lease of 1 s is renewed every 300 ms: two renewals
 class Pipeline:
     """The pipeline of one process, and what runs beside its requests."""
 
-    def __init__(self, settings: Settings, redis_url: str) -> None:
+    def __init__(self, settings: Settings, redis_url: str, *, keeps_audit: bool = True) -> None:
         self.settings = settings
+        self._keeps_audit = keeps_audit
         self.clock = SystemClock()
         self.telemetry = Telemetry()
         self.history = HistoryFile(settings.history_file)
@@ -211,6 +214,8 @@ class Pipeline:
     def _keep(self, last_uses: LastUses, key_watch: KeyWatch) -> Upkeep:
         """Build what this worker runs beside requests."""
         settings, token_keys = self.settings, self._watch_token_keys()
+        keeping = AuditKeeping(settings, self.telemetry.audit_kept, self.telemetry.failed)
+        keepings = [keeping] if self._keeps_audit else []
         ahead = PinningAhead(
             root=settings.cache_root,
             lock_file=settings.pins_folder / "ahead.lock",
@@ -255,10 +260,14 @@ class Pipeline:
             ),
             scan_seconds=settings.scan_seconds,
             telemetry=self.telemetry,
-            at_the_start=() if token_keys is None else (token_keys.try_to_look,),
+            at_the_start=(
+                *(one.prepare for one in keepings),
+                *(() if token_keys is None else (token_keys.try_to_look,)),
+            ),
             more_chores=(
                 ("key-networks", key_watch.keep_networks),
                 ("key-report", key_watch.run),
+                *(("audit-keeping", one.run) for one in keepings),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)
@@ -270,7 +279,7 @@ class Pipeline:
                 key_watch.note_networks,
                 *(
                     part.close
-                    for part in (self.outside_issuers, self.authority, self.provider)
+                    for part in (self.outside_issuers, self.authority, self.provider, *keepings)
                     if part is not None
                 ),
             ),
@@ -359,6 +368,12 @@ class Pipeline:
             ),
         }
         return {"ready": ready, "counters": counters, "gauges": gauges}
+
+    def note_hang(self, seconds: float) -> None:
+        """Record that the worker which this one replaces hung: since then it answered nobody."""
+        now = self.clock.now()
+        why = "a worker did not answer, as when a write hangs, and was killed; this one replaces it"
+        self.recorder.note_gap(Gap(since=now - seconds, until=now, refused=0, why=why))
 
     def _audit_is_behind(self) -> None:
         """Write the waiting outcome records, before the event loop waits for anything.

@@ -14,10 +14,12 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from gateway import __version__
+from gateway.audit.record import ModeRecord, WorkerRecord
 from gateway.chores import Chores
 from gateway.directory.reading.key_usage import note_credential_marks, note_last_uses
 from gateway.model.errors import Refusal, Unavailable
-from gateway.model.verdicts import Change
+from gateway.model.recorded import recorded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from gateway.adapters.redis_store import RedisStore
     from gateway.assembly.canary import Canary
     from gateway.assembly.stamp_watch import StampWatch
+    from gateway.audit.grouped_log import GroupedLog
     from gateway.audit.log import AuditLog
+    from gateway.audit.record import Event
     from gateway.directory.memory.follower import Follower
     from gateway.directory.memory.near_facts import NearFacts
     from gateway.directory.reading.reader import DirectoryReader
@@ -63,7 +67,7 @@ class Upkeep:
     feed: RedisFeed
     directory: DirectoryReader
     catalogue: DiskCatalogue
-    recorder: AuditLog
+    recorder: AuditLog | GroupedLog
     transfers: Transfers
     last_uses: LastUses
     pins: PinChecks
@@ -116,6 +120,7 @@ class Upkeep:
             await prepare()
         for name, run in self.more_chores:
             chores.keep(name, run)
+        self._note_worker("started")
         try:
             yield
         finally:
@@ -132,6 +137,7 @@ class Upkeep:
         await self._close(self.catalogue.close)
         await self._close(self._note_last_uses)
         await self._close(self._leave_register)
+        await self._close(lambda: self._note_worker("stopped"))
         await self._close(self.recorder.close)
         self.telemetry.lines.end()
         await self._close(self.store.close)
@@ -201,10 +207,16 @@ class Upkeep:
             return
         self._mode = action
         self.telemetry.mode_changed(action)
+        mode = action.removeprefix("mode.")
+        self._note(ModeRecord, worker=self.worker, mode=mode, generation=self.facts.lease.applied)
+
+    def _note_worker(self, state: str) -> None:
+        self._note(WorkerRecord, worker=self.worker, state=state, version=__version__)
+
+    def _note(self, kind: type[Event], **fields: Any) -> None:
+        """Record an event, which nothing waits for."""
         try:
-            change = Change(actor=f"worker:{self.worker}", action=action, received_at=self.clock.now())
-            receipt = self.recorder.change(change)
-            receipt.close(generation=self.facts.lease.applied, result="done")
+            self.recorder.note(kind, **fields)
         except Unavailable as failure:
             self.telemetry.failed(failure)
 
@@ -222,7 +234,7 @@ class Upkeep:
     async def _keep_audit(self) -> None:
         self.telemetry.lines.tick(self.clock.now())
         try:
-            self.recorder.tick(self.clock.now())
+            await recorded(self.recorder.tick(self.clock.now()))
         except Unavailable as failure:
             self.telemetry.failed(failure)
 

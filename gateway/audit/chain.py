@@ -6,6 +6,8 @@ are deferred: they are written in front of the next record. A record carries the
 written, so that times ascend as the clock does. A fault rolls back everything that was not written, so that
 the last record in the file is again the last of the chain: deferred records stay queued, the others
 are dropped.
+
+The hashes of the records since the last head are kept for the Merkle root that the next head contains.
 """
 
 from __future__ import annotations
@@ -13,14 +15,17 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
-from gateway.audit.envelope import opening
-from gateway.audit.record import Links, hash_tail, seal
+from gateway.audit.merkle import root_of
+from gateway.audit.record import HASH_TAIL, Links, seal
+from gateway.audit.record_body import SEALED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    Ready = tuple[str, str, bytes]
-    """A record without its time and position: kind, id, tail."""
+    from gateway.audit.record_body import Body
+
+    Ready = tuple[str, Body]
+    """A record without its time and position: its id, and the rest."""
 
 
 class Chain:
@@ -29,7 +34,8 @@ class Chain:
     def __init__(self) -> None:
         self.links = Links("")
         self.unwritten = b""  # sealed lines of deferred records
-        self._written = self.links.seq, self.links.hash
+        self._hashes: list[bytes] = []  # of the records since the last head
+        self._note_position()
         self._waiting: list[Ready] = []
         self._sealed: list[Ready] = []
 
@@ -47,7 +53,8 @@ class Chain:
         """Begin another chain. Deferred records are written to it."""
         self.roll_back()
         self.links = Links(name)
-        self._written = self.links.seq, self.links.hash
+        self._hashes = []
+        self._note_position()
         return self.links
 
     def leave(self, records: Iterable[Ready]) -> None:
@@ -65,29 +72,60 @@ class Chain:
         line, digest = seal(covered)
         self.links.seq += 1
         self.links.hash = digest
+        self._hashes.append(bytes.fromhex(digest))
         return line
+
+    def seal_head(self, covered: bytes) -> bytes:
+        """Seal the next head, which contains `tree`: the records after it are of another tree."""
+        line = self.seal(covered)
+        self._hashes = []  # another list: rolling back returns to the one before
+        return line
+
+    def tree(self) -> tuple[int, str]:
+        """The size and the root of the tree over the records since the last head."""
+        return len(self._hashes), root_of(self._hashes).hex()
 
     def seal_all(self, records: Iterable[Ready], time: str) -> bytes:
         """Seal the next records, all with this time, and return their lines."""
-        links = self.links
+        links, sealed, tail, hashes = self.links, SEALED, HASH_TAIL, self._hashes
+        chain, at, seq, hashed = links.chain.encode(), time.encode(), links.seq, links.hash.encode()
         pieces: list[bytes] = []
-        for kind, record_id, tail in records:
-            opened = opening(kind, record_id, links, time)
-            digest = sha256(opened)
-            digest.update(tail)
-            links.seq += 1
-            links.hash = hashed = digest.hexdigest()
-            # The line of `seal`, in pieces that are joined once: without the brace at the end of the tail.
-            pieces += (opened, tail[:-1], hash_tail(hashed))
+        for record_id, (first, second, third, fourth, fifth, last) in records:
+            seq += 1
+            covered = sealed % (
+                first,
+                chain,
+                second,
+                record_id.encode(),
+                third,
+                hashed,
+                fourth,
+                seq,
+                fifth,
+                at,
+                last,
+            )
+            digest = sha256(covered).digest()
+            hashes.append(digest)
+            hashed = digest.hex().encode()
+            # The line of `seal`, in pieces that are joined once: without the brace at the end.
+            pieces += (covered[:-1], tail % hashed)
+        links.seq, links.hash = seq, hashed.decode()
         return b"".join(pieces)
 
     def note_written(self) -> None:
         """Take note that all sealed lines are in the file."""
-        self._written = self.links.seq, self.links.hash
+        self._note_position()
         self._sealed, self.unwritten = [], b""
+
+    def _note_position(self) -> None:
+        self._written = self.links.seq, self.links.hash
+        self._written_hashes = self._hashes, len(self._hashes)
 
     def roll_back(self) -> None:
         """Return to the last written position and requeue the deferred records that were sealed."""
         self.links.seq, self.links.hash = self._written
+        self._hashes, count = self._written_hashes
+        del self._hashes[count:]
         self._waiting = self._sealed + self._waiting
         self._sealed, self.unwritten = [], b""

@@ -1,7 +1,7 @@
 """How much room the disk of the audit folder has left, so that an operator hears of it before it is full.
 
-A full disk stops everything (I5), so this is measured in each worker, at each scrape: one system call on a
-disk that is written to all the time. It says nothing about who uses the room.
+A full disk stops everything (I5), so this is measured in each worker, at each scrape, or by the thread that
+writes: one system call on a disk that is written to all the time. It says nothing about who uses the room.
 """
 
 from __future__ import annotations
@@ -20,6 +20,13 @@ class DiskSpace(msgspec.Struct, frozen=True, kw_only=True):
 
     free_bytes: int
     whole_bytes: int
+
+    def gauges(self) -> dict[str, float]:
+        """What is shown of it as metrics."""
+        return {
+            "cachegate_audit_disk_free_bytes": float(self.free_bytes),
+            "cachegate_audit_disk_bytes": float(self.whole_bytes),
+        }
 
 
 def find_disk_space(folder: Path) -> DiskSpace | None:

@@ -1,8 +1,8 @@
 """The envelope of a record: the fields that every record has, which fix its position in a chain.
 
 Two ways lead to the same bytes. A record of the schema takes the envelope as fields and is encoded as a
-whole; a tail that was encoded before (`record_body.py`) is appended to an envelope built here. The values
-are digits, digests, a chain's id and a time, none of which JSON has to escape.
+whole; a body that was encoded before (`record_body.py`) is filled with its position when it is sealed
+(`chain.py`). The values are digits, digests, a chain's id and a time, none of which JSON has to escape.
 """
 
 from __future__ import annotations
@@ -35,9 +35,3 @@ class Envelopes:
             "time": self.times.text(now),
             "node": self._node,
         }
-
-
-def opening(kind: str, record_id: str, links: Links, time: str) -> bytes:
-    """The envelope of the next record of the chain: its covered bytes are these, and then its tail."""
-    place = f'"chain":"{links.chain}","seq":{links.seq + 1},"prev":"{links.hash}","time":"{time}"'
-    return f'{{"kind":"{kind}","schema":{SCHEMA_VERSION},"id":"{record_id}",{place}'.encode()

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.audit.folder import chain_started, group_segments, node_of, verify_is_folder
-from gateway.audit.heads_evidence import read_lines
+from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.proven import ProvenEnd, ProvenEnds
-from gateway.audit.record import DecisionRecord, QuestionRecord, SummaryRecord, parse_line
+from gateway.audit.reading import opened, readable_lines, size_of
+from gateway.audit.record import MAX_LINE_BYTES, DecisionRecord, QuestionRecord, SummaryRecord, parse_line
 from gateway.audit.timeline import parse_record_id, time_text
 from gateway.model.errors import BadNameError, Reason, Unavailable
 
@@ -149,7 +150,7 @@ def find_record(source: Source, record_id: str, *, keys: FindKeys | None = None)
     for (folder, chain), segments in _chains(source).items():
         for number, path in segments:
             end = 0
-            for line_number, line in read_lines(path):
+            for line_number, line in readable_lines(path):
                 end += len(line)
                 # Searching bytes handles over a million lines a second; decoding JSON does not.
                 if needle not in line or (event := _event(path, line_number, line, number, end)) is None:
@@ -268,11 +269,10 @@ class _Cursor:
             if number > self._number:
                 self._number, self._offset, self._line_number = number, 0, 0
             try:
-                if path.stat().st_size <= self._offset:
+                if size_of(path) <= self._offset:
                     continue
-                with path.open("rb") as file:
-                    file.seek(self._offset)
-                    for line in file:
+                with opened(path, self._offset) as file:
+                    while line := file.readline(MAX_LINE_BYTES):
                         if not line.endswith(b"\n"):
                             break
                         self._offset += len(line)
@@ -280,8 +280,8 @@ class _Cursor:
                         event = _event(path, self._line_number, line, number, self._offset)
                         if event is not None:
                             yield event
-            except FileNotFoundError:
-                continue  # removed meanwhile; `verify` reports it
+            except (FileNotFoundError, DamagedSegmentError):
+                continue  # removed meanwhile, or not what it is named; `verify` reports it
             except OSError as error:
                 raise Unavailable(
                     "audit", f"{path} cannot be read ({error.strerror}); read as its owner", Reason.NO_AUDIT

@@ -1,6 +1,7 @@
 """The layout of the audit folder: file names, chain ids, permissions and locked file creation.
 
-    <chain>-000001.jsonl   segments: one process writes one chain, no other process touches its files
+    <chain>-000001.jsonl   segments: one process writes one chain, no other process touches the one it writes
+    <chain>-000001.jsonl.zst  a closed segment, packed (`packed.py`)
     heads.jsonl            the signed heads of all chains, linked line to line; they are the evidence
                            when a segment is cut or a chain is removed
     signing.pub            the public keys that signed here, so that a copy can be verified anywhere
@@ -40,7 +41,7 @@ _LAST_TIME = 253_402_300_799.0  # the last second of the year 9999: no later tim
 
 _NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _CHAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}\.(?P<started>[0-9a-f]{12})-[0-9a-f]{8}")
-_SEGMENT = re.compile(rf"(?P<chain>{_CHAIN.pattern})-(?P<number>[0-9]{{6,9}})\.jsonl")
+_SEGMENT = re.compile(rf"(?P<chain>{_CHAIN.pattern})-(?P<number>[0-9]{{6,9}})\.jsonl(?:\.zst)?")
 
 
 def parse_node(text: str) -> str:
@@ -84,13 +85,19 @@ def parse_segment_name(name: str) -> tuple[str, int] | None:
 
 
 def group_segments(paths: Iterable[Path]) -> dict[str, list[tuple[int, Path]]]:
-    """The segments among these files: each chain's numbered files in order; chains in order of their ids."""
-    chains: dict[str, list[tuple[int, Path]]] = {}
+    """The segments among these files: each chain's numbered files in order; chains in order of their ids.
+
+    A segment that is there both plain and packed, as when packing it was interrupted, is the plain one.
+    """
+    chains: dict[str, dict[int, Path]] = {}
     for path in paths:
         parsed = parse_segment_name(path.name)
         if parsed is not None:
-            chains.setdefault(parsed[0], []).append((parsed[1], path))
-    return {chain: sorted(chains[chain]) for chain in sorted(chains)}
+            chain, number = parsed
+            known = chains.setdefault(chain, {}).setdefault(number, path)
+            if len(path.name) < len(known.name):
+                chains[chain][number] = path
+    return {chain: sorted(chains[chain].items()) for chain in sorted(chains)}
 
 
 def verify_is_folder(folder: Path) -> None:

@@ -26,6 +26,7 @@ from gateway.model.errors import Misconfigured
 from gateway.model.file_lock import is_at, try_lock
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 _BEGIN, _END = b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"
@@ -62,14 +63,17 @@ def parse_public_keys(pem: bytes, where: str) -> dict[str, Ed25519PublicKey]:
 
 
 class Signer:
-    """The signing key. It signs heads and nothing else."""
+    """The signing key: it signs heads, and the key that replaces it.
+
+    `public_keys` has those that it replaced as well: chains that they signed may have to be recovered.
+    """
 
     __slots__ = ("_key", "fingerprint", "public_keys")
 
-    def __init__(self, key: Ed25519PrivateKey) -> None:
+    def __init__(self, key: Ed25519PrivateKey, earlier: Sequence[Ed25519PublicKey] = ()) -> None:
         self._key = key
         self.fingerprint = fingerprint(key.public_key())
-        self.public_keys = {self.fingerprint: key.public_key()}
+        self.public_keys = {fingerprint(one): one for one in (*earlier, key.public_key())}
 
     def sign(self, statement: bytes) -> bytes:
         """Sign with Ed25519; 64 bytes."""

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Self
 from gateway.audit.folder import HEADS_NAME
 from gateway.audit.head import verify_signature
 from gateway.audit.heads_file import End, has_line_ending_at, parse_listed
+from gateway.audit.packed import DamagedSegmentError
+from gateway.audit.reading import read_lines, unreadable
 from gateway.audit.record import (
     ENDED_BY_OTHERS,
     GENESIS,
@@ -31,7 +33,6 @@ from gateway.audit.record import (
     split_hash,
     split_signature,
 )
-from gateway.model.errors import Reason, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -82,9 +83,9 @@ class HeadsEvidence:
     def __enter__(self) -> Self:
         if self._path is not None:
             try:
-                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError as error:
-                raise _unreadable(self._path, error) from error
+                raise unreadable(self._path, error) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,12 +100,18 @@ class HeadsEvidence:
         """Read and check the lines that were not read yet."""
         if self._path is None:
             return
-        for _, line in read_lines(self._path, self._offset):
+        for _, line in self._lines(self._path):
             if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
                 return
             self._number += 1
             self._check_line(line, is_again=is_again)
             self._offset += len(line)
+
+    def _lines(self, path: Path) -> Iterator[tuple[int, bytes]]:
+        try:
+            yield from read_lines(path, self._offset)
+        except DamagedSegmentError as error:
+            self.complain(f"{HEADS_NAME}: {error}")
 
     def check_known_end(self, head: HeadRecord, where: str) -> None:
         """Report a problem when a head knows a line of the file that is not there.
@@ -180,19 +187,6 @@ class HeadsEvidence:
             self.complain(f"{where}: a head of {head.chain} that is older than the one before it")
 
 
-def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Line numbers from 1 and raw lines; an overlong line comes in pieces. Raises `Unavailable`."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            number = 0
-            while line := file.readline(MAX_LINE_BYTES):
-                number += 1
-                yield number, line
-    except OSError as error:
-        raise _unreadable(path, error) from error
-
-
 def verify_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord:
     """Parse a whole line to a head and verify its hash and signature. Raises `ValueError`."""
     covered, claimed_hash = split_hash(line[:-1])
@@ -219,9 +213,3 @@ def verify_listed(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> tuple[He
     statement, signature = split_signature(covered)
     verify_signature(keys[head.signer], signature, statement)
     return head, listed.prev, claimed_hash
-
-
-def _unreadable(path: Path, error: OSError) -> Unavailable:
-    return Unavailable(
-        "audit", f"{path} cannot be read ({error.strerror}); verify as its owner", Reason.NO_AUDIT
-    )

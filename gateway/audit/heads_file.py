@@ -3,11 +3,11 @@ r"""Append to `heads.jsonl`: the signed heads of all chains of the node, linked 
 Every process of the node appends to it, under a lock. A line contains one head as it is in its segment,
 byte for byte, the hash of the line before, and a signature over both:
 
-    line      {"kind":"listed-head",...,"prev":"<64 hex>","head":{...},"signature":...,"hash":...}\n
+    line      {"head":{...},"kind":"listed-head","prev":"<64 hex>","schema":2,"signature":...,"hash":...}\n
 
-The form is that of a record: `hash` covers all before it, `signature` all before that. The head proves how
-far its chain goes; the link proves which heads came before. Without the link, a whole chain could be
-removed together with its lines here and leave no evidence.
+The form is that of a record: `hash` covers all before it, `signature` all but itself and that. The head
+proves how far its chain goes; the link proves which heads came before. Without the link, a whole chain could
+be removed together with its lines here and leave no evidence.
 
 A process remembers the size of the file and the hash of its last line (`End`), checks them again before
 each head, and writes them into the head. A file that no longer has that line at that offset was cut,
@@ -32,11 +32,10 @@ from gateway.audit.record import (
     GENESIS,
     MAX_LINE_BYTES,
     SCHEMA_VERSION,
-    encode,
+    encode_signed,
     hash_tail,
     seal,
     split_hash,
-    with_signature,
 )
 from gateway.audit.segment import Remedy, SegmentError, raise_fault, write_whole
 from gateway.model.file_lock import try_lock
@@ -188,8 +187,8 @@ class HeadsFile:
 
     def _linked(self, head_line: bytes, prev: str) -> tuple[bytes, str]:
         head = msgspec.Raw(head_line.rstrip(b"\n"))
-        statement = encode(ListedHead(schema=SCHEMA_VERSION, prev=prev, head=head))
-        return seal(with_signature(statement, self._signer.sign(statement)))
+        listed = ListedHead(schema=SCHEMA_VERSION, prev=prev, head=head)
+        return seal(encode_signed(listed, self._signer.sign))
 
     def _raise_lost(self) -> NoReturn:
         raise SegmentError(
@@ -197,6 +196,11 @@ class HeadsFile:
             f"{self.known.size}; find out what does that, and keep a copy of the folder as it is",
             Remedy.NEW_CHAIN,
         )
+
+
+def find_last_line(descriptor: int) -> End:
+    """The end of the last whole line; `NO_LINE` when there is none. Raises `OSError`."""
+    return _find_end(descriptor, os.fstat(descriptor).st_size) or NO_LINE
 
 
 @contextmanager

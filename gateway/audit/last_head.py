@@ -6,15 +6,14 @@ last segments is enough, however long the chain is. Nothing before the head is r
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from gateway.audit.heads_evidence import verify_head
 from gateway.audit.promise import PROMISED_RECORDS
-from gateway.audit.record import MAX_LINE_BYTES, hash_of, parse_link, split_hash
-from gateway.model.errors import Reason, Unavailable
+from gateway.audit.reading import lines_backward
+from gateway.audit.record import hash_of, parse_link, split_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 
 MOST_LINES = 2 * PROMISED_RECORDS + 1  # the head, and the records earlier releases could leave after it
 MOST_BYTES = 64 << 20  # a record takes about a kilobyte
-_BLOCK_BYTES = 64 << 10
-_HEAD_OPENS = b'{"kind":"head",'
+_HEAD_MARK = b'"kind":"head"'
 
 
 class Place(NamedTuple):
@@ -63,7 +61,7 @@ def read_tail(
     for number, path in reversed(segments):
         for end, line in lines_backward(path):
             left -= len(line)
-            if line.startswith(_HEAD_OPENS) and (head := _find_head(line, keys)) and head.chain == chain:
+            if _HEAD_MARK in line and (head := _find_head(line, keys)) and head.chain == chain:
                 lines.reverse()
                 return ChainEnd(
                     head=head,
@@ -100,35 +98,3 @@ def _find_head(line: bytes, keys: Mapping[str, Ed25519PublicKey]) -> HeadRecord 
         return verify_head(line, keys)
     except ValueError:
         return None
-
-
-def lines_backward(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The whole lines of a file, the last one first, each with the offset at which it ends.
-
-    An incomplete line at the end of the file is skipped.
-    """
-    try:
-        with path.open("rb") as file:
-            position = file.seek(0, os.SEEK_END)
-            is_at_line_end = False
-            rest = b""  # not yet returned: ends at a line end, and its first line may be incomplete
-            while position > 0 and len(rest) <= MAX_LINE_BYTES:
-                size = min(_BLOCK_BYTES, position)
-                position -= size
-                file.seek(position)
-                rest = file.read(size) + rest
-                if not is_at_line_end:
-                    rest = rest[: rest.rfind(b"\n") + 1]
-                    is_at_line_end = bool(rest)
-                start = 0 if position == 0 else rest.find(b"\n") + 1
-                end = position + len(rest)
-                for line in reversed(rest[start:].split(b"\n")[:-1]):
-                    yield end, line + b"\n"
-                    end -= len(line) + 1
-                rest = rest[:start]
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Unavailable(
-            "audit", f"{path} cannot be read ({error.strerror}); read as its owner", Reason.NO_AUDIT
-        ) from error

@@ -19,6 +19,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
 
     segment_bytes: int = 64 << 20  # small enough to ship and to verify one at a time
+    segment_seconds: float = 86_400.0  # so that what is old can be compressed, shipped and removed
+    patience_seconds: float = 5.0  # with `power`: how long a request waits for the disk before its 503
     head_seconds: float = PROMISED_SECONDS  # how long a record stays unproven on a quiet node
     head_records: int = PROMISED_RECORDS  # and on a busy one; a signature costs about 100 µs
     anonymous_per_source: int = (

@@ -16,22 +16,17 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.audit.disk_space import find_disk_space
+from gateway.audit.event_bodies import EventBodies
 from gateway.audit.folder import parse_node, verify_own, verify_writable
 from gateway.audit.head import Signer
 from gateway.audit.limits import Durability, Limits
-from gateway.audit.record import (
-    MAX_LINE_BYTES,
-    ChangeOutcomeRecord,
-    ChangeRecord,
-    SummaryRecord,
-    encode,
-)
+from gateway.audit.record import MAX_LINE_BYTES
 from gateway.audit.record_body import RecordBodies
 from gateway.audit.refusal_limiter import AnonymousCaller, RefusalLimiter
-from gateway.audit.scrub import clean_name, source_of
+from gateway.audit.scrub import source_of
 from gateway.audit.writer import Writer
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.questions import Evaluated
@@ -41,18 +36,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
     from gateway.audit.chain import Ready
-    from gateway.audit.record import Links
+    from gateway.audit.event_bodies import RetentionEvent
+    from gateway.audit.gap import Gap
+    from gateway.audit.record import Event
+    from gateway.audit.record_body import Body
     from gateway.model.access import Principal
     from gateway.model.clocks import Clock
     from gateway.model.verdicts import Admission, Change, Outcome
 
     _Ending = tuple[str, Principal, Outcome]
     """How an admission ended: the id of its record, its caller, the outcome."""
-
-_MAX_RESULT_CHARACTERS = 200  # a reason, not a stack trace
 
 
 class AuditLog:
@@ -72,6 +68,7 @@ class AuditLog:
         folder: Path,
         node: str,
         signing_key: Ed25519PrivateKey,
+        earlier_keys: Sequence[Ed25519PublicKey] = (),
         clock: Clock,
         durability: Durability = Durability.PROCESS,
         limits: Limits | None = None,
@@ -82,23 +79,22 @@ class AuditLog:
         self._folder = folder.absolute()
         verify_own(self._folder)
         self._clock = clock
-        self._tails = RecordBodies(node)
+        self._bodies = RecordBodies(node)
+        self._events = EventBodies(node)
         self._on_left = on_left
         self._endings: list[_Ending] = []  # of receipts that were closed, and are not yet left to the chain
         self._refusals: list[tuple[str, Rejection]] = []  # of known keys beyond the limits; the same
         self._limiter = RefusalLimiter(per_source=limits.anonymous_per_source, total=limits.anonymous_total)
-        self._writer = Writer(self._folder, node, Signer(signing_key), durability, limits, clock.now())
+        self._writer = Writer(
+            self._folder, node, Signer(signing_key, earlier_keys), durability, limits, clock.now()
+        )
 
     def admit(self, admission: Admission) -> Receipt:
         """Record an allow and return its receipt."""
-        now = self._ready()[0]
+        now = self._ready()
         record_id = self._new_id(now)
-        self._append_all(
-            [
-                ("decision", record_id, self._tails.of_allow(admission)),
-                *self._asked(record_id, admission, now),
-            ],
-            now,
+        self._write_all(
+            [(record_id, self._bodies.of_allow(admission)), *self._asked(record_id, admission, now)], now
         )
         return Receipt(
             record_id=record_id,
@@ -111,8 +107,8 @@ class AuditLog:
 
         For each in order: the receipt of an allow, the record's id of a refusal (or that of a summary).
         """
-        now = self._ready()[0]
-        tails, close = self._tails, self._close_left
+        now = self._ready()
+        bodies, close = self._bodies, self._close_left
         ready: list[Ready] = []
         recorded: list[Receipt | str] = []
         for decision, record_id in zip(
@@ -122,27 +118,22 @@ class AuditLog:
                 later_id = self._count(decision, now)
                 recorded.append(later_id or record_id)
                 if later_id is None:
-                    ready.append(("decision", record_id, tails.of_refusal(decision)))
+                    ready.append((record_id, bodies.of_refusal(decision)))
                 continue
-            ready.append(("decision", record_id, tails.of_allow(decision)))
+            ready.append((record_id, bodies.of_allow(decision)))
             ready += self._asked(record_id, decision, now)
             on_close = partial(close, record_id, decision.allowed.access.principal)
             recorded.append(Receipt(record_id=record_id, admission=decision, on_close=on_close))
         if ready:
-            self._append_all(ready, now)
+            self._write_all(ready, now)
         return recorded
-
-    def _append_all(self, ready: Sequence[Ready], now: float) -> None:
-        """Write the records of decisions, and of the questions that they let be asked."""
-        self._writer.append_all(ready, now)
 
     def _asked(self, decision_id: str, admission: Admission, now: float) -> list[Ready]:
         """The records of the questions of an admission. Only a request about access has any."""
         if not isinstance(admission.found, Evaluated):
             return []
-        tails = self._tails.of_questions(decision_id, admission)
-        ids = self._writer.envelopes.ids.take(now, len(tails))
-        return [("question", record_id, tail) for record_id, tail in zip(ids, tails, strict=True)]
+        bodies = self._bodies.of_questions(decision_id, admission)
+        return list(zip(self._writer.envelopes.ids.take(now, len(bodies)), bodies, strict=True))
 
     def _new_id(self, now: float) -> str:
         return self._writer.envelopes.ids.next(now)
@@ -166,33 +157,36 @@ class AuditLog:
 
     def reject(self, rejection: Rejection) -> str:
         """Record a refusal and return the record's id, beyond the rate limit that of one written later."""
-        now, _ = self._ready()
+        now = self._ready()
         later_id = self._count(rejection, now)
         if later_id is not None:
             return later_id
-        record_id = self._new_id(now)
-        self._append_all([("decision", record_id, self._tails.of_refusal(rejection))], now)
-        return record_id
+        return self._append(self._bodies.of_refusal(rejection), now)
 
     def change(self, change: Change) -> ChangeReceipt:
         """Record that a change is about to be made."""
-        now, links = self._ready()
-        envelope = self._writer.envelopes.members(now, links)
-        record = ChangeRecord(
-            **envelope,
-            actor=clean_name(change.actor),
-            action=change.action,
-            tenant=change.tenant,
-            tenant_record=change.tenant_record,
-            key_id=change.key_id,
-            subject=tuple(map(clean_name, change.subject)),
-        )
-        covered = encode(record)
-        if len(covered) > MAX_LINE_BYTES // 2:
+        now = self._ready()
+        body = self._events.of_change(change)
+        if sum(map(len, body)) > MAX_LINE_BYTES // 2:
             raise Unavailable("audit", "the change names too much for one record; split it", Reason.NO_AUDIT)
-        self._writer.append(covered, now)
-        on_close = partial(self._close_change, record.id, change)
-        return ChangeReceipt(record_id=record.id, on_close=on_close)
+        record_id = self._append(body, now)
+        return ChangeReceipt(record_id=record_id, on_close=partial(self._close_change, record_id, change))
+
+    def note_gap(self, gap: Gap) -> None:
+        """Defer the record of a time in which another process could not record."""
+        record_id = self._new_id(self._clock.now())
+        self._writer.chain.leave([(record_id, self._events.of_gap(gap))])
+
+    def note_retention(self, event: RetentionEvent) -> str:
+        """Record what retention is about to do; the record's id."""
+        return self._append(self._events.of_retention(event), self._ready())
+
+    def note(self, kind: type[Event], **fields: Any) -> str:
+        """Record what happened that is no decision and no change of facts. Returns the record's id.
+
+        Text is cleaned as names are; no field may hold text that a client chose.
+        """
+        return self._append(self._events.of_event(kind, fields), self._ready())
 
     def tick(self, now: float) -> None:
         """Write what is due by time: summaries and the signed head. The server calls it every second."""
@@ -233,14 +227,7 @@ class AuditLog:
         return {
             "cachegate_audit_lag_seconds": self._writer.unproven_seconds(self._clock.now()),
             "cachegate_audit_waiting_records": float(len(self._endings) + self._writer.chain.waiting),
-            **(
-                {}
-                if space is None
-                else {
-                    "cachegate_audit_disk_free_bytes": float(space.free_bytes),
-                    "cachegate_audit_disk_bytes": float(space.whole_bytes),
-                }
-            ),
+            **({} if space is None else space.gauges()),
         }
 
     def close(self) -> None:
@@ -252,26 +239,35 @@ class AuditLog:
         finally:
             self._writer.close(now)
 
-    def _ready(self) -> tuple[float, Links]:
+    def _ready(self) -> float:
+        """The time now. Raises `Unavailable` when no record could be accepted."""
         now = self._clock.now()
-        self._leave_outcomes(now)
-        self._write_summaries(now, int(now))
-        return now, self._writer.ready(now)  # after the summaries: they may make a head due
+        try:
+            self._leave_outcomes(now)
+            self._write_summaries(now, int(now))
+            self._writer.ready(now)  # after the summaries: they may make a head due
+        except Unavailable:
+            self._writer.note_unrecorded()
+            raise
+        return now
+
+    def _append(self, body: Body, now: float) -> str:
+        """Write one record after `_ready`; its id."""
+        record_id = self._new_id(now)
+        self._write_all([(record_id, body)], now)
+        return record_id
+
+    def _write_all(self, ready: Sequence[Ready], now: float) -> None:
+        try:
+            self._writer.append_all(ready, now)
+        except Unavailable:
+            self._writer.note_unrecorded()
+            raise
 
     def _write_summaries(self, now: float, second: int | None) -> None:
         while (summary := self._limiter.first_due(second)) is not None:
-            links = self._writer.ready(now)
-            record = SummaryRecord(
-                **self._writer.envelopes.members(now, links, summary.record_id),
-                source=summary.caller.source,
-                tenant=summary.caller.claimed_tenant,
-                tenant_record=summary.caller.claimed_tenant_record,
-                claimed_key_id=summary.caller.claimed_key_id,
-                second=self._writer.envelopes.times.text(summary.second),
-                count=sum(summary.reasons.values()),
-                reasons=summary.reasons,
-            )
-            self._writer.append(encode(record), now)
+            self._writer.ready(now)
+            self._writer.append_all([(summary.record_id, self._events.of_summary(summary))], now)
             self._limiter.drop_first()  # only now: one that could not be written stays due
 
     def _close_left(self, decision_id: str, principal: Principal, outcome: Outcome) -> None:
@@ -298,16 +294,16 @@ class AuditLog:
         """Encode what was left since the last call; it is written in front of the next record."""
         if self._refusals:
             refusals, self._refusals = self._refusals, []
-            of_refusal = self._tails.of_refusal
-            self._writer.chain.leave([("decision", one_id, of_refusal(one)) for one_id, one in refusals])
+            of_refusal = self._bodies.of_refusal
+            self._writer.chain.leave([(one_id, of_refusal(one)) for one_id, one in refusals])
         endings = self._endings
         if not endings:
             return
         self._endings = []
-        of_outcome, ids = self._tails.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
+        of_outcome, ids = self._bodies.of_outcome, self._writer.envelopes.ids.take(now, len(endings))
         self._writer.chain.leave(
             [
-                ("outcome", record_id, of_outcome(decision_id, principal, outcome))
+                (record_id, of_outcome(decision_id, principal, outcome))
                 for record_id, (decision_id, principal, outcome) in zip(ids, endings, strict=True)
             ]
         )
@@ -320,16 +316,5 @@ class AuditLog:
         result: str,
         digests: tuple[str, str] | None = None,
     ) -> None:
-        now, links = self._ready()
-        record = ChangeOutcomeRecord(
-            **self._writer.envelopes.members(now, links),
-            change_id=change_id,
-            tenant=change.tenant,
-            tenant_record=change.tenant_record,
-            key_id=change.key_id,
-            generation=generation,
-            result=clean_name(result)[:_MAX_RESULT_CHARACTERS],
-            before=digests[0] if digests else None,
-            after=digests[1] if digests else None,
-        )
-        self._writer.append(encode(record), now)
+        now = self._ready()
+        self._append(self._events.of_change_outcome(change_id, change, generation, result, digests), now)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from gateway.audit.folder import HEADS_NAME
 from gateway.audit.heads_evidence import verify_head
 from gateway.audit.heads_file import parse_listed
-from gateway.audit.last_head import lines_backward, linked_records, read_tail
+from gateway.audit.last_head import linked_records, read_tail
+from gateway.audit.reading import lines_backward
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

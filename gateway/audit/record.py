@@ -1,19 +1,25 @@
 r"""Audit records: a closed schema, and the one canonical form that the chain's hashes cover.
 
-A record is one line of JSON. Its last field is always `hash`, which covers all bytes before it, exactly as
-written:
+A record is one line of JSON. `hash` covers the record without it, in **canonical form**: names sorted, no
+blanks, UTF-8, and values that have one text each: strings, integers below 2^53, objects and lists of these;
+no floats (`canonical.py`). Records are written in this form at once, with `hash` after it:
 
-    line      {"kind":"decision",...,"prev":"<64 hex>",...,"hash":"<64 hex>"}\n
-    covered   {"kind":"decision",...,"prev":"<64 hex>",...}
+    line      {"action":"read",...,"time":"<time>","hash":"<64 hex>"}\n
+    covered   {"action":"read",...,"time":"<time>"}
     hash      SHA-256 of the covered bytes, lower-case hex
 
-To check a record nobody has to re-encode JSON: cut the last 76 bytes of the line, append `}`, hash, compare.
-`prev` is the hash of the record before it in the same chain and 64 zeros in the first, so every hash covers
-all the records before it. `seq` counts from 1 without gaps.
+To check a line as it was written nobody has to re-encode JSON: cut the last 76 bytes, append `}`, hash,
+compare. A record that a program has parsed and printed anew (`jq -S`, a SIEM) is brought into canonical
+form first. `prev` is the hash of the record before it in the same chain and 64 zeros in the first, so every
+hash covers all the records before it. `seq` counts from 1 without gaps.
 
-A `head` is a record that is also signed: its last field before `hash` is `signature`, Ed25519 over the line
-without `signature` and `hash`, closed with `}`. As it contains `prev`, the signature covers the whole chain
-up to here.
+A `head` is a record that is also signed: `signature` is Ed25519 over the canonical form without `signature`
+and `hash`. As it contains `prev`, the signature covers the whole chain up to here. It also contains the
+root of the Merkle tree over the records since the head before it (`merkle.py`), by which each of them can
+be proven without the others.
+
+Version 1 had the same fields in another order, `signature` last, times in milliseconds as floats, and no
+trees. Its lines are read and verified as they are: the rule for the bytes of a line is the same.
 
 An absent field means null: no caller was authenticated, no model was named. The schema is closed: there is
 no field for the path, the query or the headers of a request (I8). Parsing a record proves nothing about it;
@@ -28,9 +34,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Final
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+FIRST_WITH_TREES: Final = 2
+"""The first version whose heads have a Merkle root."""
 GENESIS: Final = "0" * 64
 """`prev` of a chain's first record."""
 
@@ -39,8 +48,11 @@ MAX_LINE_BYTES: Final = 1 << 20  # bounds the memory of a reader; a decision nee
 _HASH_OPENS: Final = b',"hash":"'
 _SIGNATURE_OPENS: Final = b',"signature":"'
 _CLOSES: Final = b'"}'
+HASH_TAIL: Final = _HASH_OPENS + b"%b" + _CLOSES + b"\n"
 _HASH_TAIL_BYTES: Final = len(_HASH_OPENS) + 64 + len(_CLOSES)
-_SIGNATURE_TAIL_BYTES: Final = len(_SIGNATURE_OPENS) + 128 + len(_CLOSES)
+LINE_TAIL_BYTES: Final = _HASH_TAIL_BYTES + 1
+_BRACE: Final = b"}"
+_SIGNATURE_BYTES: Final = len(_SIGNATURE_OPENS) + 128 + 1
 
 
 ENDED_BY_OTHERS: Final = frozenset({"abandoned", "recovered"})
@@ -122,6 +134,7 @@ class QuestionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
     ask_id: str
     item: int  # its place in the request, from 0
     tenant: str | None = None
+    tenant_record: str | None = None
     key_id: str | None = None
     answer: str  # yes, no, or undecided, which the caller was told as a no
     reason: str
@@ -141,7 +154,13 @@ class UpstreamPart(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, fo
     server: str
     status: int
     bytes: int
-    milliseconds: float
+    microseconds: int | None = None
+    milliseconds: float | None = None  # in its place in records of version 1
+
+    @property
+    def elapsed_milliseconds(self) -> float:
+        """How long it took, of any version."""
+        return _elapsed(self.microseconds, self.milliseconds)
 
 
 class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="outcome"):
@@ -154,10 +173,16 @@ class OutcomeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     ending: str
     status: int
     bytes: int
-    milliseconds: float
+    microseconds: int | None = None
+    milliseconds: float | None = None  # in its place in records of version 1
     sha256: str | None = None  # of a file that was hashed while it was sent
     reason: str | None = None  # why a forwarded request was refused after it had been admitted
     upstream: UpstreamPart | None = None  # of a request that was forwarded to an inference server
+
+    @property
+    def elapsed_milliseconds(self) -> float:
+        """How long the answer took, of any version."""
+        return _elapsed(self.microseconds, self.milliseconds)
 
 
 class ChangeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="change"):
@@ -198,6 +223,34 @@ class SummaryRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="ki
     reasons: dict[str, int]
 
 
+class GapRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="gap"):
+    """A time in which nothing could be recorded, and nothing was served; written once it was over.
+
+    `refused` counts the calls for a record that failed meanwhile; a request that is tried again counts again.
+    """
+
+    since: str
+    until: str
+    refused: int
+    why: str
+
+
+class RetentionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="retention"):
+    """What retention does with old segments, recorded before it does it.
+
+    `state` is `waiting` (they are due, and `consumers` still need them: an alarm), `removing`, or `refused`
+    (they do not verify, so they stay). `note` is the hash of the signed note that has the details.
+    """
+
+    state: str
+    why: str
+    segments: int
+    bytes: int
+    until: str | None = None  # the time of the newest record in them
+    consumers: tuple[str, ...] = ()
+    note: str | None = None
+
+
 class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="open"):
     """The start of a chain, or of writing after a fault. `after_` names the lost chain it continues."""
 
@@ -205,6 +258,68 @@ class OpenRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
     after_chain: str | None = None
     after_seq: int | None = None
     after_hash: str | None = None
+
+
+class RefusedChangeRecord(
+    Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="refused-change"
+):
+    """A change that somebody asked for and may not make, or that was refused as it was asked for."""
+
+    actor: str
+    action: str
+    reason: str
+    tenant: str | None = None
+    key_id: str | None = None
+    subject: tuple[str, ...] = ()
+
+
+class WorkerRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="worker"):
+    """A worker began to serve, or stopped in order: `state` is `started` or `stopped`.
+
+    One that was killed writes no `stopped`; its chain is recovered by the next start.
+    """
+
+    worker: str
+    state: str
+    version: str
+
+
+class ModeRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="mode"):
+    """A worker lost its lease on the facts, or has one again: `normal`, `no-lease` or `unknown-history`.
+
+    In any other mode than `normal`, only tenants with a degraded period are served, on the last known facts.
+    """
+
+    worker: str
+    mode: str
+    generation: int | None = None  # up to which the worker had applied the facts
+
+
+class QuarantineRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="quarantine"):
+    """A blob is not served any more: its content is not what its name (`md5`) or its pin says."""
+
+    md5: str
+    found: str  # the SHA-256 that was measured
+    pinned: str | None = None  # the SHA-256 that was pinned before, if any
+    source: str
+
+
+class AnchorRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="anchor"):
+    """The heads up to here were time-stamped: they were there at `stamped_at`, says the authority."""
+
+    listed_bytes: int
+    listed_hash: str
+    authority: str
+    stamped_at: str
+
+
+class ExportRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="export"):
+    """Records are passed on to a consumer: `state` is `started` or `ended`; then `records` counts them."""
+
+    target: str
+    state: str
+    records: int | None = None
+    reason: str | None = None  # why it ended
 
 
 class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="head"):
@@ -229,8 +344,13 @@ class HeadRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind"
     unproven_from: int | None = None
     listed_bytes: int | None = None  # absent in heads of releases before this field
     listed_hash: str | None = None
+    tree_root: str | None = None  # absent in heads of version 1, and in recovered heads, which prove nothing
+    tree_size: int | None = None  # of the records in front of this head, since the head before it
     signature: str = ""
 
+
+Event = RefusedChangeRecord | WorkerRecord | ModeRecord | QuarantineRecord | AnchorRecord | ExportRecord
+"""What is neither about a request, nor a change of facts, nor about the log itself."""
 
 Record = (
     DecisionRecord
@@ -239,7 +359,15 @@ Record = (
     | ChangeRecord
     | ChangeOutcomeRecord
     | SummaryRecord
+    | GapRecord
+    | RetentionRecord
     | OpenRecord
+    | RefusedChangeRecord
+    | WorkerRecord
+    | ModeRecord
+    | QuarantineRecord
+    | AnchorRecord
+    | ExportRecord
     | HeadRecord
 )
 
@@ -255,9 +383,10 @@ class Link(msgspec.Struct, frozen=True, gc=False):
 
 
 _decoder: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)
-_link_decoder = msgspec.json.Decoder(Link)
-encode = msgspec.json.Encoder().encode
-"""Encodes a record without its hash: the bytes that the hash covers."""
+parse_link = msgspec.json.Decoder(Link).decode
+"""Parses the chain fields of a line, unverified. Raises `ValueError` when it lacks them."""
+encode = msgspec.json.Encoder(order="sorted").encode
+"""Encodes a record without its hash, in canonical form: the bytes that the hash covers."""
 
 
 class Links:
@@ -282,9 +411,10 @@ def seal(covered: bytes) -> tuple[bytes, str]:
     return b'%b,"hash":"%b"}\n' % (covered[:-1], digest.encode()), digest
 
 
-def with_signature(statement: bytes, signature: bytes) -> bytes:
-    """The covered bytes of a head: the signed statement, with the signature as its last field."""
-    return b'%b,"signature":"%b"}' % (statement[:-1], signature.hex().encode())
+def encode_signed(unsigned: msgspec.Struct, sign: Callable[[bytes], bytes]) -> bytes:
+    """The covered bytes of what has a signature: it signs the canonical form without it."""
+    signature = sign(encode(unsigned)).hex()
+    return encode(msgspec.structs.replace(unsigned, signature=signature))
 
 
 def parse_line(line: bytes) -> Record:
@@ -292,14 +422,15 @@ def parse_line(line: bytes) -> Record:
     return _decoder.decode(line)
 
 
-def parse_link(line: bytes) -> Link:
-    """Parse the chain fields of a line, unverified. Raises `ValueError` when it lacks them."""
-    return _link_decoder.decode(line)
-
-
 def hash_tail(digest: str) -> bytes:
     """The last bytes of a line with this hash, newline included."""
-    return b"%b%b%b\n" % (_HASH_OPENS, digest.encode(), _CLOSES)
+    return HASH_TAIL % digest.encode()
+
+
+def find_digest(line: bytes) -> bytes | None:
+    """The hash of a line (newline included), if that is the one which the line has; else None."""
+    digest = sha256(line[:-LINE_TAIL_BYTES] + _BRACE).digest()
+    return digest if line[-LINE_TAIL_BYTES:] == HASH_TAIL % digest.hex().encode() else None
 
 
 def split_hash(line: bytes) -> tuple[bytes, str]:
@@ -312,9 +443,18 @@ def split_hash(line: bytes) -> tuple[bytes, str]:
 
 
 def split_signature(covered: bytes) -> tuple[bytes, bytes]:
-    """The statement of a head and the signature it claims. Raises `ValueError`."""
-    tail = covered[-_SIGNATURE_TAIL_BYTES:]
-    if not (tail.startswith(_SIGNATURE_OPENS) and tail.endswith(_CLOSES)):
-        raise ValueError("the head does not end with a signature")
-    claimed_signature = bytes.fromhex(tail[len(_SIGNATURE_OPENS) : -len(_CLOSES)].decode("ascii"))
-    return covered[:-_SIGNATURE_TAIL_BYTES] + b"}", claimed_signature
+    """The statement of a head and the signature it claims. Raises `ValueError`.
+
+    The bytes that are looked for cannot be within a string, where each quote has a backslash before it. The
+    last place counts: a line of `heads.jsonl` contains a signed head, and its own signature comes after it.
+    """
+    start = covered.rfind(_SIGNATURE_OPENS)
+    end = start + _SIGNATURE_BYTES
+    if start < 0 or covered[end - 1 : end] != b'"' or covered[end : end + 1] not in (b",", b"}"):
+        raise ValueError("the head has no signature")
+    claimed_signature = bytes.fromhex(covered[start + len(_SIGNATURE_OPENS) : end - 1].decode("ascii"))
+    return covered[:start] + covered[end:], claimed_signature
+
+
+def _elapsed(microseconds: int | None, milliseconds: float | None) -> float:
+    return (milliseconds or 0.0) if microseconds is None else microseconds / 1000

@@ -15,6 +15,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from gateway.audit.canonical import MAX_INTEGER
 from gateway.audit.record import RequestPart, ResourcePart, encode
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.audit.scrub import (
@@ -43,9 +44,9 @@ _READ = b"user-agent"
 
 
 def members(**values: Any) -> bytes:
-    """JSON members, each with a comma before it. What is absent or empty is left out, as in the schema."""
+    """JSON members, sorted, each with a comma after it. What is absent or empty is left out."""
     present = {name: value for name, value in values.items() if value not in (None, ())}
-    return b"," + encode(present)[1:-1] if present else b""
+    return encode(present)[1:-1] + b"," if present else b""
 
 
 def secrets_of(request: WireRequest) -> RequestSecrets:
@@ -64,9 +65,9 @@ def request_member(request: WireRequest, secrets: RequestSecrets) -> bytes:
         agent = clean_agent(raw_agent, secrets) if raw_agent else None
         opened = _of_client(clean_method(request.method), request.route, request.client, agent)
     if request.trace_id is None:
-        return opened + b"}"
+        return opened + b"},"
     trace_id = clean_digits(clean_trace_id(request.trace_id), secrets)
-    return opened + (b"}" if trace_id is None else b',"trace_id":"%b"}' % trace_id.encode())
+    return opened + (b"}," if trace_id is None else b',"trace_id":"%b"},' % trace_id.encode())
 
 
 @lru_cache(REMEMBERED_CLIENTS)
@@ -83,7 +84,7 @@ def _of_plain_client(method: str, route: str, client: str, raw_agent: bytes) -> 
 def _of_client(method: str, route: str, client: str, agent: str | None) -> bytes:
     """The fields of a request but for its trace, without the closing brace."""
     part = RequestPart(method=method, route=route, client=clean_client(client), agent=agent)
-    return b',"request":' + encode(part)[:-1]
+    return b'"request":' + encode(part)[:-1]
 
 
 def principal_kind(principal: Principal) -> str:
@@ -98,10 +99,12 @@ def principal_kind(principal: Principal) -> str:
     return principal.kind.value if principal.token_id is None else TOKEN
 
 
-def found_members(found: Found, resource: Resource, model: str | None, secrets: RequestSecrets) -> bytes:
-    """The resource of an allow: as requested, with the file and blob that were found, and its size."""
+def found_members(
+    found: Found, resource: Resource, model: str | None, secrets: RequestSecrets
+) -> tuple[bytes, bytes]:
+    """The resource of an allow, as requested and with the file and blob that were found; and its size."""
     if not isinstance(found, OpenFile):
-        return named_member(resource, model, secrets)
+        return named_member(resource, model, secrets), b""
     package, file, of_content = found.package, found.handle, (found.md5, found.sha256, found.size)
     longest, encoded = _of_file(resource, found.model, package, file, *of_content)
     if longest < secrets.least:
@@ -112,7 +115,9 @@ def found_members(found: Found, resource: Resource, model: str | None, secrets: 
 
 
 @lru_cache(REMEMBERED)
-def _of_file(resource: Resource, model: str, package: str, file: str, *of_content: Any) -> tuple[int, bytes]:
+def _of_file(
+    resource: Resource, model: str, package: str, file: str, *of_content: Any
+) -> tuple[int, tuple[bytes, bytes]]:
     """The members of a file, and the length of its longest name."""
     requested = resource.model
     longest = max(len(requested or ""), len(model), len(file))
@@ -129,16 +134,23 @@ def _file_members(
     md5: str | None,
     sha256: str | None,
     size: int,
-) -> bytes:
+) -> tuple[bytes, bytes]:
     part = ResourcePart(kind, requested, model, package, file, md5, sha256)
-    return b',"resource":%b,"size":%d' % (encode(part), size)
+    # The size of a sparse file may be larger than a JSON number holds; nobody is ever sent as much.
+    return b'"resource":%b,' % encode(part), b'"size":%d,' % min(size, MAX_INTEGER)
 
 
 def named_member(resource: Resource | None, model: str | None, secrets: RequestSecrets) -> bytes:
     """The resource that a request named, as far as its path could be parsed."""
+    part = named_part(resource, model, secrets)
+    return b"" if part is None else b'"resource":%b,' % encode(part)
+
+
+def named_part(resource: Resource | None, model: str | None, secrets: RequestSecrets) -> ResourcePart | None:
+    """The fields of a resource that was named."""
     if resource is None:
-        return b""
-    part = ResourcePart(
+        return None
+    return ResourcePart(
         kind=resource.kind.value,
         requested=_clean(resource.model, secrets),
         model=_clean(model, secrets),
@@ -147,7 +159,6 @@ def named_member(resource: Resource | None, model: str | None, secrets: RequestS
         md5=clean_digits(resource.md5, secrets),
         subject=_clean(resource.subject, secrets),
     )
-    return b',"resource":' + encode(part)
 
 
 def _clean(name: str | None, secrets: RequestSecrets) -> str | None:

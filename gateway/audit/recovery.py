@@ -29,8 +29,9 @@ from gateway.audit.folder import (
     parse_segment_name,
 )
 from gateway.audit.heads_file import parse_listed
-from gateway.audit.last_head import lines_backward, linked_records, read_tail
+from gateway.audit.last_head import linked_records, read_tail
 from gateway.audit.promise import promise_after
+from gateway.audit.reading import lines_backward
 from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, Links, parse_line
 from gateway.audit.segment import SegmentError
 from gateway.model.errors import Unavailable
@@ -72,7 +73,7 @@ def recover(
         with suppress(OSError, SegmentError, Unavailable), _held(path) as is_left:
             if not is_left:
                 continue
-            segments = group_segments(folder.glob(f"{chain}-*.jsonl")).get(chain, [])
+            segments = group_segments(folder.glob(f"{chain}-*.jsonl*")).get(chain, [])
             if any(_is_written(segment) for _, segment in segments):  # any: a segment may have been added
                 continue
             tail = read_tail(chain, segments, signer.public_keys)

@@ -24,6 +24,7 @@ class Damage(StrEnum):
     RELINKED = "relinked"  # the record before it is not the one whose hash it contains
     BAD_SIGNATURE = "bad-signature"  # a head that its signer did not sign
     UNKNOWN_SIGNER = "unknown-signer"  # a head by a key that is not trusted
+    WRONG_ROOT = "wrong-root"  # a head whose Merkle root is not that of the records in front of it
     REWRITTEN = "rewritten"  # a signed head of `heads.jsonl` states another hash for it
     TRUNCATED = "truncated"  # a signed head proves records beyond the chain's end
     AFTER_CLOSE = "after-close"  # records follow the head that closed the chain
@@ -71,6 +72,7 @@ class ChainReport(msgspec.Struct, frozen=True, kw_only=True):
     unproven: int
     ending: Ending
     missing_segments: tuple[str, ...]
+    removed_segments: tuple[str, ...] = ()  # by retention, which left a signed note of each
     missing_since: str | None = None  # the time of the last record before the first missing segment
     torn_tail: str | None  # the file that ends in an incomplete line
     fault: Fault | None
@@ -94,6 +96,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
     chains: tuple[ChainReport, ...]
     missing_chains: tuple[str, ...]
+    removed_chains: tuple[str, ...] = ()  # whole chains, in the same way
     problems: tuple[str, ...]  # of the heads file
     key_source: str
     signers: tuple[str, ...]  # fingerprints of the keys that heads were checked against

@@ -12,12 +12,26 @@ is damage: an honest chain has its first head before any other process sees it.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from hashlib import sha256
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.folder import chain_started, node_of, segment_name
-from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, read_lines, verify_head
+from gateway.audit.heads_evidence import NO_TRACE, UnknownSignerError, next_trace, verify_head
+from gateway.audit.merkle import root_of
+from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.promise import NOTHING_PROMISED, PROMISED_RECORDS, PROMISED_SECONDS, Promise, promise_after
-from gateway.audit.record import GENESIS, MAX_LINE_BYTES, Link, hash_of, parse_link, split_hash
+from gateway.audit.reading import read_lines
+from gateway.audit.record import (
+    FIRST_WITH_TREES,
+    GENESIS,
+    HASH_TAIL,
+    LINE_TAIL_BYTES,
+    MAX_LINE_BYTES,
+    Link,
+    find_digest,
+    parse_link,
+    split_hash,
+)
 from gateway.audit.report import ChainReport, Damage, Ending, Fault
 from gateway.audit.timeline import time_text
 
@@ -28,6 +42,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from gateway.audit.heads_evidence import HeadsEvidence, Listed
+    from gateway.audit.notes import Notes
     from gateway.audit.record import HeadRecord
 
 Finding = tuple[Damage, str]
@@ -35,10 +50,24 @@ Finding = tuple[Damage, str]
 MOST_TRACES = 100_000  # of heads written after the listed ones: hours of writing during one verification
 _ANYTHING = Promise(1 << 62, "", "~")  # after a missing segment, until the next head
 
+_MOST_HASHES = 2 * PROMISED_RECORDS  # a writer of trees leaves fewer records without a head
+_WRONG_ROOT = "its Merkle root is not that of the records in front of it: its signer's software is at fault"
+
 _AFTER_END = {
     "abandoned": (Damage.AFTER_ABANDONED, "its process gave the chain up in front of it"),
     "recovered": (Damage.AFTER_RECOVERED, "the chain was found to end in front of it"),
 }
+
+
+class Reached(NamedTuple):
+    """Where a chain stands at the end of a segment that was checked."""
+
+    first_seq: int
+    last_seq: int
+    last_hash: str
+    last_time: str
+    head_line: bytes  # the chain's last head up to there, without the newline
+    trace: bytes
 
 
 class Walk:
@@ -58,6 +87,7 @@ class Walk:
         self._missing_since: str | None = None
         self._records = 0
         self._last_head: HeadRecord | None = None
+        self._head_line = b""
         self._head_before_last_seq = 0
         self._trace = NO_TRACE
         self._traces: OrderedDict[int, bytes] = OrderedDict()
@@ -67,27 +97,72 @@ class Walk:
         self._is_promise_broken = False
         self._breach: Fault | None = None
         self._is_closed = False
+        self._hashes: list[bytes] = []  # of the records since the last head
+        self._is_hash_missing = False
         self._is_after_gap = False
         self._has_gap = False
         self._torn_tail: str | None = None
         self._place = ("", 1)
+        self.reached: dict[int, Reached] = {}
 
-    def run(self, segments: Sequence[tuple[int, Path]]) -> None:
-        """Read and check the segments, given in order."""
+    def run(
+        self, segments: Sequence[tuple[int, Path]], *, removed: Notes | None = None, is_part: bool = False
+    ) -> None:
+        """Read and check the segments, given in order.
+
+        Segments in front of them may have been removed, as far as notes say so. `is_part`: the chain goes on
+        behind them, so nothing is said about its end.
+        """
         self._missing_segments: list[str] = []
+        self._removed_segments: tuple[str, ...] = ()
         self._fault: Fault | None = None
         expected = 1
         for number, path in segments:
+            if number > expected and removed is not None:
+                expected = self._resume(number, removed, expected)
             self._note_missing(expected, number)
             self._is_after_gap = number > expected
             expected = number + 1
-            self._fault = self._walk_segment(path, is_last=path == segments[-1][1])
+            first_seq = self._seq + 1
+            self._fault = self._walk_segment(path, is_last=path == segments[-1][1] and not is_part)
             if self._fault is not None:
                 return
+            if self._last_head is not None:
+                self.reached[number] = Reached(
+                    first_seq, self._seq, self._hash, self._time, self._head_line, self._trace
+                )
+        if is_part:
+            return
         head = self._ended or self._listed_head
         if head is not None:
             self._note_missing(expected, head.segment + 1)
-        self._fault = self._truncation() or self._unsigned(segments[0][1].name)
+        self._fault = self._truncation() or self._wrong_end() or self._unsigned(segments[0][1].name)
+
+    def _resume(self, first: int, removed: Notes, expected: int) -> int:
+        """Go on where removed segments ended; the number of the segment that is expected next."""
+        before = removed.before(self._chain, first)
+        if before is None or before.segment < expected:
+            return expected
+        head = removed.heads[self._chain, before.segment]
+        self._removed_segments += tuple(
+            segment_name(self._chain, number) for number in range(expected, before.segment + 1)
+        )
+        self._seq, self._hash, self._time = before.last_seq, before.last_hash, before.last_time
+        self._proven_seq = head.seq
+        self._hashes = []
+        self._is_hash_missing = before.last_seq != head.seq  # its tree has records that were removed
+        self._last_head, self._promise = head, promise_after(head)
+        self._head_line = bytes(before.head)
+        self._trace = self._traces[head.seq] = bytes.fromhex(before.trace)
+        self._evidence.note_named(head)
+        if self._listed_head is None or head.seq >= self._listed_head.seq:
+            self._evidence.note_newest(head)
+        return before.segment + 1
+
+    @property
+    def fault(self) -> Fault | None:
+        """The first bad record, if there is one."""
+        return self._fault
 
     def report(self) -> ChainReport:
         """The findings. How the chain ends depends on heads that may have been listed meanwhile."""
@@ -99,6 +174,7 @@ class Walk:
             unproven=self._unproven,
             ending=self._ending(),
             missing_segments=tuple(self._missing_segments),
+            removed_segments=self._removed_segments,
             missing_since=self._missing_since,
             torn_tail=self._torn_tail,
             fault=self._fault,
@@ -154,36 +230,84 @@ class Walk:
         if self._is_closed:
             why = "a segment after the head that closed the chain"
             return Fault(damage=Damage.AFTER_CLOSE, file=path.name, line=1, seq=self._seq + 1, why=why)
-        for number, line in read_lines(path):
-            if is_last and not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed:
-                self._torn_tail = path.name
-                self._place = (path.name, number)
-                return None
-            finding = self._judge(line)
-            if finding is not None:
-                damage, why = finding
-                return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
-            if self._is_promise_broken and self._breach is None:
-                self._breach = self._broken_promise(path.name, number)
+        is_plain = self._accept_plain
+        try:
+            for number, line in read_lines(path):
+                if is_plain(line):
+                    continue
+                finding = self._judge(line)
+                if finding is not None:
+                    if is_last and self._is_torn(line):
+                        self._torn_tail = path.name
+                        self._place = (path.name, number)
+                        return None
+                    damage, why = finding
+                    return Fault(damage=damage, file=path.name, line=number, seq=self._seq + 1, why=why)
+                if self._is_promise_broken and self._breach is None:
+                    self._breach = self._broken_promise(path.name, number)
+        except DamagedSegmentError as error:
+            return Fault(
+                damage=Damage.MALFORMED, file=path.name, line=number + 1, seq=self._seq + 1, why=str(error)
+            )
         self._place = (path.name, number + 1)
         return None
+
+    def _accept_plain(self, line: bytes) -> bool:
+        """Accept the record that follows the last one, if nothing about it has to be looked into.
+
+        It does nothing that `_judge` would not do. Nearly every line of a log is accepted here.
+        """
+        digest = sha256(line[:-LINE_TAIL_BYTES] + b"}").digest()
+        hashed = digest.hex()
+        if line[-LINE_TAIL_BYTES:] != HASH_TAIL % hashed.encode():
+            return False
+        try:
+            link = parse_link(line)
+        except ValueError:
+            return False
+        seq, time, promise = self._seq + 1, link.time, self._promise
+        if (
+            link.seq != seq
+            or link.prev != self._hash
+            or link.chain != self._chain
+            or link.kind == "head"
+            or not (seq <= promise.last_seq and promise.first_time <= time <= promise.last_time)
+            or seq in self._expected
+            or self._is_after_gap
+            or self._is_closed
+            or 0 < self._end_seq <= seq
+        ):
+            return False
+        self._hashes.append(digest)
+        self._seq, self._hash, self._time = seq, hashed, time
+        self._records += 1
+        self._unproven += 1
+        return True
+
+    def _is_torn(self, line: bytes) -> bool:
+        """Whether a bad line may be the incomplete end of a chain that was not closed."""
+        return not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES and not self._is_closed
 
     def _judge(self, line: bytes) -> Finding | None:
         if self._is_closed:
             return Damage.AFTER_CLOSE, "it stands after the head that closed the chain"
         if not line.endswith(b"\n"):
             return Damage.MALFORMED, "the line does not end where a record does"
+        digest = find_digest(line)
         try:
-            covered, claimed_hash = split_hash(line[:-1])
-            true_hash = hash_of(covered)
-            if claimed_hash != true_hash:
+            if digest is None:
+                split_hash(line[:-1])
                 return Damage.EDITED, "its bytes do not have the hash it carries"
             link = parse_link(line)
         except ValueError as error:
             return Damage.MALFORMED, f"not a record: {error}"
+        true_hash = digest.hex()
         finding = self._misplaced(link) or self._contradicted(link, true_hash)
         if finding is None and link.kind == "head":
             finding = self._head(line)
+            self._hashes = []
+        elif len(self._hashes) < _MOST_HASHES:
+            self._hashes.append(digest)
         if finding is None:
             self._accept(link, true_hash)
         return finding
@@ -194,6 +318,7 @@ class Walk:
             return Damage.FOREIGN, f"a record of the chain {link.chain}"
         if self._is_after_gap and link.seq > self._seq:
             self._promise = self._promise_behind_gap(link.seq)
+            self._is_hash_missing = True
             return None
         expected = self._seq + 1
         if link.seq > expected:
@@ -226,10 +351,13 @@ class Walk:
             return Damage.UNKNOWN_SIGNER, str(error)
         except ValueError as error:
             return Damage.BAD_SIGNATURE, f"{error}; it, or records since the head before it, were rewritten"
+        if self._is_wrong_tree(head):
+            return Damage.WRONG_ROOT, _WRONG_ROOT
         self._evidence.note_named(head)
         self._evidence.check_known_end(head, f"record {head.seq} of its chain")
         self._head_before_last_seq = self._last_head.seq if self._last_head else 0
         self._last_head, self._trace = head, next_trace(self._trace, head)
+        self._head_line = line[:-1]
         if self._listed_head is None or head.seq >= self._listed_head.seq:
             self._evidence.note_newest(head)
             self._traces[head.seq] = self._trace
@@ -237,6 +365,27 @@ class Walk:
                 self._traces.popitem(last=False)
         self._is_closed = head.state == "closed"
         return None
+
+    def _is_wrong_tree(self, head: HeadRecord) -> bool:
+        """Whether the tree of a head is not that of the records in front of it.
+
+        Heads of version 1 have none. After a missing segment the records in front of a head are incomplete.
+        """
+        if head.schema < FIRST_WITH_TREES or self._is_hash_missing:
+            self._is_hash_missing = False
+            return False
+        root = root_of(self._hashes).hex()
+        return (head.tree_size, head.tree_root) != (len(self._hashes), root)
+
+    def _wrong_end(self) -> Fault | None:
+        """Check the tree of the head by which a process gave the chain up: of what is behind the last one."""
+        head = self._ended
+        if head is None or head.state != "abandoned" or self._seq != head.seq - 1:
+            return None
+        if not self._is_wrong_tree(head):
+            return None
+        file, line = self._place
+        return Fault(damage=Damage.WRONG_ROOT, file=file, line=line, seq=head.seq, why=_WRONG_ROOT)
 
     def _accept(self, link: Link, true_hash: str) -> None:
         self._is_after_gap = False

@@ -18,7 +18,10 @@ No other process sees a chain before its first head: its `open` record and that 
 hidden name, which is then renamed to the segment's; then the head is listed, and then the chain is announced
 as live. A process killed at any of these steps leaves nothing, or a chain with a head.
 
-One thread (the event loop's), no locks. A forked child may not write, or two processes would share a chain.
+After a fault, a `gap` record says from when to when nothing could be written, and how much was refused.
+
+One thread (the event loop's, or that of `grouped_log.py`), no locks. A forked child may not write, or two
+processes would share a chain.
 """
 
 from __future__ import annotations
@@ -28,12 +31,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.chain import Chain
 from gateway.audit.envelope import Envelopes
+from gateway.audit.event_bodies import EventBodies
 from gateway.audit.folder import HEADS_NAME, new_chain_id, prepare_folder, segment_name
+from gateway.audit.gap import OpenGap
 from gateway.audit.head import LiveChain, Signer, find_live_chains
 from gateway.audit.heads_file import NO_LINE, HeadsFile
 from gateway.audit.known_end import find_known_end
 from gateway.audit.limits import Durability, Limits
-from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, OpenRecord, encode, seal, with_signature
+from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, OpenRecord, encode, encode_signed, seal
 from gateway.audit.recovery import recover
 from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
 from gateway.model.errors import Misconfigured
@@ -73,6 +78,8 @@ class Writer:
         self._fault: SegmentError | None = None
         self._faulted_at = 0.0
         self._lost: Links | None = None
+        self._gap = OpenGap()
+        self._events = EventBodies(node)
         self.chain = Chain()
         self._begin(now, f"start{self._learn_heads()}")
         if recover(folder, node, signer, self._heads, self._recovered_head, now, is_synced=self._is_synced):
@@ -86,9 +93,8 @@ class Writer:
             self._recover(now)
         try:
             self._segment.verify_in_place()
-            if self._segment.size >= self._limits.segment_bytes:
-                self.sign_head(now)
-                self._next_segment()
+            if self._segment.size >= self._limits.segment_bytes or now >= self._segment_due_at:
+                self._end_segment(now)
             elif self._is_head_due(now):
                 self.sign_head(now)
             if self._unlisted:
@@ -119,6 +125,10 @@ class Writer:
     def append_all(self, records: Sequence[Ready], now: float) -> None:
         """Write records, and the deferred ones before them, in one write after `ready`: all, or none."""
         self._append_lines(self._seal_all(records, now), now)
+
+    def note_unrecorded(self, calls: int = 1) -> None:
+        """Count calls that failed because the log could not be written: the `gap` record has their number."""
+        self._gap.count(calls)
 
     def flush(self, now: float) -> None:
         """Write the deferred records."""
@@ -195,6 +205,7 @@ class Writer:
         except Misconfigured as error:
             raise SegmentError(str(error), Remedy.NEW_CHAIN) from error
         self._number = 1
+        self._segment_due_at = now + self._limits.segment_seconds
         self._unlisted: list[bytes] = []
         self._sealed_heads: list[bytes] = []
         self._written_head = _Headed(0, now)
@@ -223,6 +234,13 @@ class Writer:
     def _open_segment(self) -> Segment:
         path = self._folder / segment_name(self._links.chain, self._number)
         return Segment(path, is_synced=self._is_synced)
+
+    def _end_segment(self, now: float) -> None:
+        """Close the segment, which is full or old enough, with a head. An empty one is kept."""
+        if self._segment.size:
+            self.sign_head(now)
+            self._next_segment()
+        self._segment_due_at = now + self._limits.segment_seconds
 
     def _next_segment(self) -> None:
         self._number += 1
@@ -298,7 +316,7 @@ class Writer:
             raise lost
 
     def _seal_head(self, now: float, state: str) -> bytes:
-        line = self.chain.seal(self._head(now, state, self._links, segment=self._number))
+        line = self.chain.seal_head(self._head(now, state, self._links, segment=self._number))
         self._sealed_heads.append(line)
         self._set_headed(_Headed(self._links.seq, now))
         return line
@@ -311,19 +329,20 @@ class Writer:
         live = {*find_live_chains(self._folder), self._links.chain}
         if state in ENDED_BY_OTHERS:
             live.discard(links.chain)
-        statement = encode(
-            HeadRecord(
-                **self.envelopes.members(now, links),
-                state=state,
-                segment=segment,
-                signer=self._signer.fingerprint,
-                live=tuple(sorted(live)),
-                unproven_from=unproven_from,
-                listed_bytes=known.size,
-                listed_hash=known.hash,
-            )
+        size, root = (None, None) if state == "recovered" else self.chain.tree()
+        head = HeadRecord(
+            **self.envelopes.members(now, links),
+            state=state,
+            segment=segment,
+            signer=self._signer.fingerprint,
+            live=tuple(sorted(live)),
+            unproven_from=unproven_from,
+            listed_bytes=known.size,
+            listed_hash=known.hash,
+            tree_root=root,
+            tree_size=size,
         )
-        return with_signature(statement, self._signer.sign(statement))
+        return encode_signed(head, self._signer.sign)
 
     def _recovered_head(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
         """The last head of a chain whose process ended without one."""
@@ -338,6 +357,7 @@ class Writer:
 
     def _note(self, fault: SegmentError, now: float) -> None:
         self._fault, self._faulted_at = fault, now
+        self._gap.begin(now, fault.why)
         self.chain.roll_back()
         self._sealed_heads = []
         self._set_headed(self._written_head)
@@ -366,6 +386,9 @@ class Writer:
             self._note(SegmentError(again.why, fault.remedy) if is_lost else again, now)
             raise
         self._fault = None
+        gap = self._gap.end(now)
+        if gap is not None:
+            self.chain.leave([(self.envelopes.ids.next(now), self._events.of_gap(gap))])
 
     def _abandon(self, now: float) -> None:
         """List an abandoned head for the lost chain; once, however often a new chain fails to start."""

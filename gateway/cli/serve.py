@@ -72,6 +72,7 @@ def serve(
             workers=workers,
             grace_seconds=settings.grace_seconds,
             stall_seconds=settings.stall_seconds,
+            hang_seconds=float(settings.hang_seconds),
             connections=settings.connections,
             trusted_proxies=settings.trusted_proxies,
             tls=tls,

@@ -101,6 +101,33 @@ class Settings:
         Durability.PROCESS,
         "process",
     )
+    audit_patience_seconds: int = _setting(
+        "With `power`: how long a request waits for its record to be on the disk before it is answered 503.",
+        read_number(1, 300),
+        5,
+    )
+    audit_segment_megabytes: int = _setting(
+        "The size at which an audit segment is closed and the next one begun.", read_number(1, 1024), 64
+    )
+    audit_segment_hours: int = _setting("The age at which it is.", read_number(1, 8760), 24)
+    audit_pack_minutes: int = _setting(
+        "How long after it was closed a segment is compressed (zstd); 0 never.", read_number(0, 525_600), 60
+    )
+    audit_keep_days: int = _setting(
+        "How old audit records may get before they are removed, with a signed note; 0: they stay.",
+        read_number(0, 36_500),
+        0,
+    )
+    audit_keep_gigabytes: int = _setting(
+        "How large the audit log of this node may get before its oldest segments are removed; 0: no limit.",
+        read_number(0, 1_000_000),
+        0,
+    )
+    audit_wait_days: int = _setting(
+        "How long a segment that is due stays when a consumer of the log still needs it, after an alarm.",
+        read_number(0, 3650),
+        7,
+    )
     audit_refusals_per_second: int = _setting(
         "Refusals of callers without a valid key that each worker records one by one, per source and second; "
         "a summary record stands for the rest.",
@@ -287,6 +314,12 @@ class Settings:
     tls_key: Path | None = _setting("Its private key, in PEM, without password.", read_path, None, "unset")
     grace_seconds: int = _setting(
         "How long a stopping worker lets transfers finish.", read_number(0, 3600), 10
+    )
+    hang_seconds: int = _setting(
+        "How long a worker may answer nothing, not even whether it is ready, before it is killed and another "
+        "one started in its place.",
+        read_number(4, 3600),
+        20,
     )
     stall_seconds: int = _setting(
         "How long a client may take in nothing of what waits for it, or less than 240 bytes a second, before "

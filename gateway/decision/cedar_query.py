@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId, PackageId
 
 
-ABOUT_ITSELF = frozenset({Action.IDENTIFY, Action.EXCHANGE, Action.INTROSPECT, Action.ASK})
+ABOUT_ITSELF = frozenset({Action.IDENTIFY, Action.EXCHANGE, Action.INTROSPECT, Action.ASK, Action.AUDIT_READ})
 """What a caller does with its own credential, and with no model. What it asks about is decided apart."""
 
 ABOUT_TENANT = ADMINISTRATIVE.union(ALLOWABLE)

@@ -70,6 +70,7 @@ _SCOPES_THAT_ALLOW: Mapping[Action, frozenset[Scope]] = {
 _REQUIRED_SCOPES: Mapping[Action, Scope] = {
     Action.INTROSPECT: Scope.TOKENS_INTROSPECT,
     Action.ASK: Scope.DECISIONS_ASK,
+    Action.AUDIT_READ: Scope.AUDIT_READ,
 }
 """Of actions that the rules know as another one (`cedar_query.py`)."""
 

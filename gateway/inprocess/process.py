@@ -183,7 +183,7 @@ class _Live:
                 continue
             telemetry.decided(route.template, Reason.PERMITTED)
             return _granted(answer, (clock.monotonic() - began) * 1000)
-        return self._guard.give_up(request)
+        return await self._guard.give_up(request)
 
     async def _await_lease(self) -> None:
         deadline = self._pipeline.clock.monotonic() + LEASE_PATIENCE_SECONDS

@@ -5,6 +5,9 @@ iteration of the event loop together, at its end:
 
     weigh each  ─▶  record all of them in one write  ─▶  for each: make the answer, last check, write
 
+Where the log waits for the disk (`durability = power`), the second half follows once their group is synced:
+the last check stands behind the wait, directly before the first byte, in either case.
+
 It is not a second guard. The decision is the guard's (`weigh_now`, which is the pipeline that `admit` runs),
 so are the record before the bytes and the last check before the first byte; the answers are made by the
 faces' functions, as for the application. This module only calls them in order. What would have to wait for
@@ -38,19 +41,19 @@ from gateway.model.answers import Answer, FileParts, Span
 from gateway.model.at_once import FileBody
 from gateway.model.errors import Reason, Unavailable, WithdrawnError
 from gateway.model.routes import GuardedRoute
-from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Ending, Outcome, Rejection
+from gateway.model.verdicts import WITHDRAWN, Admission, Declined, Ending, Outcome, Receipt, Rejection
 from gateway.problems import problem_of
 from gateway.resource.disk_checks import SeenOnDisk
 from gateway.transfers import ClientEnd
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Callable, Iterable
 
     from gateway.guard import Guard
     from gateway.middleware.routes import Declared
     from gateway.model.at_once import ClientConnection, Request
     from gateway.model.clocks import Clock
-    from gateway.model.verdicts import Receipt
     from gateway.telemetry import AnsweredAtOnce, Telemetry
     from gateway.transfers import Transfer, Transfers
 
@@ -70,6 +73,10 @@ class _Taken:
         self.route = route
         self.client = client
         self.started_at = started_at
+
+
+_Weighed = tuple[_Taken, Admission | Rejection]
+"""A request, and what the guard decided."""
 
 
 class SynchronousCore:
@@ -111,7 +118,7 @@ class SynchronousCore:
         taken, self._taken = self._taken, []
         if not taken:
             return
-        weighed: list[tuple[_Taken, Admission | Rejection]] = []
+        weighed: list[_Weighed] = []
         looks, now = SeenOnDisk(), self._clock.now()
         is_leased = not self._guard.is_degraded()
         for parsed, client, started_at in taken:
@@ -158,18 +165,46 @@ class SynchronousCore:
             return None
         return None if weighed is None or is_undecided else (taken, weighed)
 
-    def _answer(self, weighed: list[tuple[_Taken, Admission | Rejection]]) -> None:
+    def _answer(self, weighed: list[_Weighed]) -> None:
         """Record all of it in one write, then answer one after the other."""
         try:
             recorded = self._guard.record_all([one for _, one in weighed])
         except Exception as error:  # noqa: BLE001 -- each of them still gets its answer, from the application
-            if not isinstance(error, Unavailable):
-                self._telemetry.defect(
-                    UNROUTED, error, _secrets_of_all(taken.request for taken, _ in weighed)
-                )
-            for taken, _ in weighed:
-                taken.client.pass_on()
+            self._pass_on(weighed, error)
             return
+        if isinstance(recorded, list):
+            self._send(weighed, recorded)
+        else:  # the disk is waited for elsewhere
+            recorded.add_done_callback(partial(self._send_later, weighed))
+
+    def _send_later(self, weighed: list[_Weighed], recording: Future[list[Receipt | Declined]]) -> None:
+        """The same once all of it is on the disk. Meanwhile a client may have gone, or the lease."""
+        failure = recording.exception()
+        if failure is not None:
+            self._pass_on(weighed, failure)
+            return
+        still: list[tuple[_Weighed, Receipt | Declined]] = []
+        is_degraded = self._guard.is_degraded()  # the application's answers say so
+        for one, result in zip(weighed, recording.result(), strict=True):
+            client = one[0].client
+            if client.may_answer and not is_degraded:
+                still.append((one, result))
+                continue
+            if isinstance(result, Receipt):
+                result.close(WITHDRAWN)
+            client.pass_on()  # does nothing where the client has gone
+        self._send([one for one, _ in still], [result for _, result in still])
+
+    def _pass_on(self, weighed: list[_Weighed], failure: BaseException) -> None:
+        """Have the application answer what could not be recorded: it tries again, and says why not."""
+        if isinstance(failure, Exception) and not isinstance(failure, Unavailable):
+            secrets = _secrets_of_all(taken.request for taken, _ in weighed)
+            self._telemetry.defect(UNROUTED, failure, secrets)
+        for taken, _ in weighed:
+            taken.client.pass_on()
+
+    def _send(self, weighed: list[_Weighed], recorded: list[Receipt | Declined]) -> None:
+        """Answer what is recorded, each after its last check."""
         answered: list[AnsweredAtOnce] = []
         for (taken, _), one in zip(weighed, recorded, strict=True):
             sent = self._decline(taken, one) if isinstance(one, Declined) else self._deliver(taken, one)

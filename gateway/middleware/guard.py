@@ -106,11 +106,11 @@ class ChokePoint:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
 
-    def record_refused_socket(self, scope: Scope) -> None:
+    async def record_refused_socket(self, scope: Scope) -> None:
         """Record a WebSocket that is refused, as a request without a route."""
         request, _ = self._read({**scope, "method": "GET"})
         try:
-            self._guard.decline(Rejection(request=request, reason=Reason.NO_ROUTE))
+            await self._guard.decline(Rejection(request=request, reason=Reason.NO_ROUTE))
         except Unavailable as failure:
             self._telemetry.failed(failure)
         self._telemetry.decided(request.route, Reason.NO_ROUTE)
@@ -263,7 +263,7 @@ class ChokePoint:
                 self._telemetry.withdrawn()
                 continue
             return
-        await self._decline(request, route, self._guard.give_up(request), meter.counting(send))
+        await self._decline(request, route, await self._guard.give_up(request), meter.counting(send))
 
     async def _send_unrecorded(self, answer: Answer, request: WireRequest, meter: Meter, send: Send) -> None:
         """Send an answer that no decision is about: it has nothing of the cache, and is for everybody."""
@@ -334,7 +334,7 @@ class ChokePoint:
 
     async def _refuse(self, rejection: Rejection, route: Declared | None, meter: Meter, send: Send) -> None:
         """Record a refusal and answer it."""
-        declined = self._guard.decline(rejection)
+        declined = await self._guard.decline(rejection)
         await self._decline(rejection.request, route, declined, meter.counting(send))
 
     async def _deliver(
@@ -437,7 +437,7 @@ class ChokePoint:
             self._telemetry.defect(request.route, error, secrets_of(request))
         if meter.status == 0:
             if reason is Reason.INTERNAL:
-                declined = self._record_defect(request)
+                declined = await self._record_defect(request)
             else:
                 about = error if isinstance(error, Refusal) else None
                 declined = Declined(
@@ -483,9 +483,9 @@ class ChokePoint:
         bound = bound_to(declined.record_id, request.trace_id)
         await send_whole(answer_refused(declined, request, route), bound, request.method, send)
 
-    def _record_defect(self, request: WireRequest) -> Declined:
+    async def _record_defect(self, request: WireRequest) -> Declined:
         try:
-            return self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
+            return await self._guard.decline(Rejection(request=request, reason=Reason.INTERNAL))
         except Unavailable:
             return Declined(reason=Reason.INTERNAL, record_id=UNRECORDED)
 

@@ -26,6 +26,7 @@ class Action(StrEnum):
     EXCHANGE = "exchange"  # have a token made that stands for oneself; who may identify itself may
     INTROSPECT = "introspect"  # ask about a token of somebody else's
     ASK = "ask"  # ask what a key or a tenant may do
+    AUDIT_READ = "audit-read"  # read of the audit log what is about oneself
 
     # What a workflow does beside running models. The resource is the tenant itself.
     EXTERNAL_REQUEST = "external-request"

@@ -121,6 +121,11 @@ class Reason(StrEnum):
         "Permitted and on disk, but other owners link the blob too, and nobody attested it for this model.",
     )
     QUARANTINED = "quarantined", "Permitted and on disk, but its content is not what it was, or not its name."
+    NOT_YET_PROVEN = "not-yet-proven", "The record has no signed head behind it yet, by which it is proven."
+    NOT_PROVABLE = (
+        "not-provable",
+        "The record cannot be proven alone: its process was killed, or it is of an earlier version.",
+    )
     NO_ROUTE = "no-route", "No guarded route has this path."
 
     MALFORMED_REQUEST = "malformed-request", "It is not HTTP/1.1 as this server reads it."

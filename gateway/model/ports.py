@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from collections.abc import Iterable, Mapping, Sequence
 
     from gateway.model.access import Credential, Principal, SignedLink
@@ -226,22 +227,25 @@ class Catalogue(Protocol):
 
 
 class Recorder(Protocol):
-    """The audit log. Synchronous: when a method returns, the record is as durable as configured (I5).
+    """The audit log. Once there is a result, the record is as durable as configured (I5).
 
-    Every method raises `Unavailable(reason=NO_AUDIT)` when the record cannot be written.
+    A method returns its result, or a future of it where the disk is waited for elsewhere. Either raises
+    `Unavailable(reason=NO_AUDIT)` when the record cannot be written.
     """
 
-    def admit(self, admission: Admission) -> Receipt:
+    def admit(self, admission: Admission) -> Receipt | Future[Receipt]:
         """Record an allow and return its receipt."""
 
-    def record_all(self, decisions: Sequence[Admission | Rejection]) -> list[Receipt | str]:
+    def record_all(
+        self, decisions: Sequence[Admission | Rejection]
+    ) -> list[Receipt | str] | Future[list[Receipt | str]]:
         """Record several decisions in one write: all of them are recorded, or none.
 
         For each in order: the receipt of an allow, the record id of a refusal.
         """
 
-    def reject(self, rejection: Rejection) -> str:
+    def reject(self, rejection: Rejection) -> str | Future[str]:
         """Record a refusal and return the record's id."""
 
-    def change(self, change: Change) -> ChangeReceipt:
+    def change(self, change: Change) -> ChangeReceipt | Future[ChangeReceipt]:
         """Record that a change is about to be made."""

@@ -158,6 +158,12 @@ class Introspected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     claims: AccessClaims | None
 
 
+class RecordProof(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The proof of one of the caller's own audit records, as a file."""
+
+    body: bytes
+
+
 Found = (
     OpenFile
     | PackageListing
@@ -171,6 +177,7 @@ Found = (
     | Introspected
     | Evaluated
     | Ordered
+    | RecordProof
 )
 
 

@@ -32,6 +32,7 @@ async def own_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
             async with open_session(settings) as session:  # verifies the pepper
                 await verify_rights(session)
                 await ensure_policy(session)
-            pipeline = Pipeline(settings, url)
+            # It does not keep the audit folder within bounds, which takes a process of its own.
+            pipeline = Pipeline(settings, url, keeps_audit=False)
             async with pipeline.running():
                 yield pipeline

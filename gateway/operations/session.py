@@ -23,6 +23,7 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
+from gateway.assembly.components import note_quarantine
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.reading.degraded_modes import load_degraded_periods
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.directory.reading.degraded_modes import DegradedPeriod
     from gateway.model.facts import Key
     from gateway.model.issuers import Binding
+    from gateway.model.pins import Pin
     from gateway.model.stores import Moment
     from gateway.registrar import Done, Registrar
 
@@ -115,6 +117,12 @@ class OperatorSession:
     async def record(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """Make a change that a component describes itself, without waiting for the workers."""
         return await (await self.registrar()).perform(change, operation)
+
+    def note_quarantine(self, pin: Pin) -> None:
+        """Record that this session put a blob into quarantine; the change itself is recorded anyway."""
+        if self._registrar is not None:
+            with suppress(Unavailable):
+                note_quarantine(self._registrar, pin, source=self.actor)
 
     async def registrar(self) -> Registrar:
         """What makes and records changes; the first use opens the audit chain.

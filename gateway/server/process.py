@@ -11,6 +11,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 from gateway.server.status import WorkerStatus  # noqa: TC001 -- msgspec reads the annotations of _Line
@@ -57,11 +58,23 @@ class WorkerProcess:
         self.is_serving = asyncio.Event()
         self.failure: Misconfigured | Unavailable | None = None
         self.last_status: WorkerStatus | None = None
+        self.unanswered = 0  # how many questions in a row had no answer
+        self.answered_at = asyncio.get_running_loop().time()
+        self.hangs = False  # it was killed because it did not answer
 
     @classmethod
-    async def start(cls, order: WorkerOrder, listeners: Sequence[socket.socket]) -> WorkerProcess:
-        """Start a new process and send it the order. The first listener is the public one."""
-        raw_order = msgspec.json.encode(order)
+    async def start(
+        cls,
+        order: WorkerOrder,
+        listeners: Sequence[socket.socket],
+        *,
+        after_hang_seconds: float | None = None,
+    ) -> WorkerProcess:
+        """Start a new process and send it the order. The first listener is the public one.
+
+        `after_hang_seconds`: how long ago the worker answered last that it replaces.
+        """
+        raw_order = msgspec.json.encode(replace(order, after_hang_seconds=after_hang_seconds))
         ours, theirs = socket.socketpair()
         with theirs:
             descriptors = [one.fileno() for one in (theirs, *listeners)]
@@ -97,9 +110,13 @@ class WorkerProcess:
         answer = self._pending[request_id] = asyncio.get_running_loop().create_future()
         self._send(b"status? %d\n" % request_id)
         try:
-            return await asyncio.wait_for(answer, ANSWER_SECONDS)
+            status: WorkerStatus = await asyncio.wait_for(answer, ANSWER_SECONDS)
         except TimeoutError:
             return None
+        else:
+            self.unanswered = 0
+            self.answered_at = asyncio.get_running_loop().time()
+            return status
         finally:
             del self._pending[request_id]
 

@@ -521,19 +521,25 @@ class GatewayHttpProtocol(asyncio.Protocol):
 
     def _refuse(self, refusal: EarlyRefusal) -> None:
         """Record the refusal, send it now or after the earlier answers, and parse nothing more."""
-        record_id = self.report_refusal(refusal, self.peer or "local")
         self._refusal = refusal
-        self._refusal_answer = refusal.answer(record_id or UNRECORDED)
         self._has_stopped_parsing = True
-        if self._current is None:
-            self._send_refusal()
-        elif self._receiving is not None:
+        self.report_refusal(refusal, self.peer or "local", self._answer_refusal)
+        if self._current is not None and self._receiving is not None:
             self._give_up(self._receiving)
-        # Otherwise `_go_on` sends it.
+        # Otherwise it was sent, or `_go_on` or `_answer_refusal` sends it.
 
-    def report_refusal(self, _refusal: EarlyRefusal, _peer: str) -> str | None:
-        """Report a refusal; return the id of its record, if one was made. Here nothing is reported."""
-        return None
+    def _answer_refusal(self, record_id: str | None) -> None:
+        """Send the refusal, which is recorded by now, unless earlier requests are to be answered first."""
+        if self._refusal is not None and self._refusal_answer is None:
+            self._refusal_answer = self._refusal.answer(record_id or UNRECORDED)
+            if self._current is None:
+                self._send_refusal()
+
+    def report_refusal(
+        self, _refusal: EarlyRefusal, _peer: str, answer: Callable[[str | None], None]
+    ) -> None:
+        """Report a refusal. `answer` is called with the id of its record, if one was made. Here none is."""
+        answer(None)
 
     def report_stall(self) -> None:
         """Report that the client took nothing for too long and is about to be cut. Here it does nothing."""
@@ -608,7 +614,7 @@ def _split_target(target: bytes) -> tuple[bytes, bytes] | None:
 
 def worker_protocol(
     *,
-    on_refused: Callable[[EarlyRefusal, str], str | None] | None = None,
+    on_refused: Callable[[EarlyRefusal, str, Callable[[str | None], None]], None] | None = None,
     on_stall: Callable[[], None] | None = None,
     at_once: AtOnce | None = None,
     stall_seconds: float = STALL_SECONDS,

@@ -58,6 +58,7 @@ class ServePlan(msgspec.Struct, frozen=True, kw_only=True):
     grace_seconds: int = 10
     keep_alive_seconds: int = 75  # longer than the usual load balancers', so that they close first
     stall_seconds: float = 60.0
+    hang_seconds: float = 20.0  # a worker that answers nothing for so long is replaced
     connections: int = MAX_CONNECTIONS  # of each worker
     trusted_proxies: tuple[str, ...] = ()  # networks whose addresses carry many clients each
     tls: TlsFiles | None = None

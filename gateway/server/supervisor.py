@@ -6,8 +6,12 @@ instance needs a process that can ask every worker. A single worker is a child p
 code path.
 
 A worker that ends without having been told to is started again, after a pause that grows while workers
-keep ending early. When no worker ever got as far as serving, the start has failed, and `run` raises what
-the workers reported.
+keep ending early. One that serves no more, as its event loop hangs (in a write to a disk that does not
+answer, for example), answers nobody and keeps its connections: it is killed after `hang_seconds`, and so
+replaced. What counts is the number of questions in a row that it left unanswered, not the time: after a pause
+of the whole machine each worker has its chance to answer.
+
+When no worker ever got as far as serving, the start has failed, and `run` raises what the workers reported.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from msgspec.structs import replace
 from gateway.model.errors import Misconfigured
 from gateway.server.acceptor import Bounds
 from gateway.server.listener import QuietServer, bind
-from gateway.server.process import WorkerProcess
+from gateway.server.process import ANSWER_SECONDS, WorkerProcess
 from gateway.server.protocol import GatewayHttpProtocol
 from gateway.server.status import FleetStatus, Retired, combine
 
@@ -66,6 +70,8 @@ class Supervisor:
         self._order = plan.worker_order()
         self._workers: list[WorkerProcess | None] = [None] * plan.workers
         self._retired = Retired()
+        self.hung = 0  # workers that were killed because they did not answer
+        self._hung_since: dict[int, float] = {}  # by the slot in which another one is started
         self._stopped = asyncio.Event()
         self._serving: list[asyncio.Event] = [asyncio.Event() for _ in range(plan.workers)]
         self._failed_slots: set[int] = set()
@@ -119,15 +125,36 @@ class Supervisor:
         answers = await asyncio.gather(*(_ask(worker) for worker in workers))
         last_known = [worker.last_status for worker in self._workers if worker is not None]
         status = combine(answers, last_known, self._retired)
-        return replace(status, ready={**status.ready, "accepting": not self._stopped.is_set()})
+        return replace(
+            status,
+            ready={**status.ready, "accepting": not self._stopped.is_set()},
+            counters={**status.counters, "cachegate_workers_hung_total": self.hung},
+        )
 
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             try:
                 await self.status()
+                self._end_hanging()
             except Exception:  # ask again later; meanwhile only counts can be lost
                 logger.exception("the workers could not be asked")
+
+    def _end_hanging(self) -> None:
+        """Count a round without an answer for each worker that gave none; kill those that hang."""
+        for worker in filter(None, self._workers):
+            if not worker.is_serving.is_set() or self._stopped.is_set():
+                continue  # it starts, or it has the grace time
+            worker.unanswered += 1  # an answer sets it to 0
+            if worker.unanswered * (POLL_SECONDS + ANSWER_SECONDS) > self._plan.hang_seconds:
+                logger.error(
+                    "worker %d has not answered for %.0f s, as when a write hangs, and is killed",
+                    worker.pid,
+                    self._plan.hang_seconds,
+                )
+                self.hung += 1
+                worker.hangs, worker.unanswered = True, 0
+                worker.kill()
 
     async def _keep(self, slot: int) -> None:
         """Run one worker after the other in this slot until the instance stops."""
@@ -151,7 +178,11 @@ class Supervisor:
         worker: WorkerProcess | None = None
         status = -1
         try:
-            worker = self._workers[slot] = await WorkerProcess.start(self._order, self._served)
+            hung_since = self._hung_since.pop(slot, None)
+            seconds = None if hung_since is None else asyncio.get_running_loop().time() - hung_since
+            worker = self._workers[slot] = await WorkerProcess.start(
+                self._order, self._served, after_hang_seconds=seconds
+            )
             status = await self._run_to_end(slot, worker)
             failure = worker.failure
             ended = f"worker {worker.pid} ended with status {status}{f' ({failure})' if failure else ''}"
@@ -179,6 +210,8 @@ class Supervisor:
             self._serving[slot].set()
         serving.cancel()
         status = await running
+        if worker.hangs:
+            self._hung_since[slot] = worker.answered_at
         self._retired.add(worker.last_status)
         self._workers[slot] = None
         return status

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gateway.model.at_once import AtOnce
     from gateway.server.early_refusal import EarlyRefusal
 
-    OnRefused = Callable[[EarlyRefusal, str], str | None]
+    OnRefused = Callable[[EarlyRefusal, str, Callable[[str | None], None]], None]
 
 logger = logging.getLogger(__name__)
 
@@ -71,9 +71,10 @@ class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
 
     `report` returns `{"ready": {name: bool}, "counters": {name: number}}`. It is called in the event loop,
     so it must not block. `on_refused` is called for requests that the server refused itself, with the peer's
-    address, and returns the id of the record, if it made one; it does not raise. `at_once` answers what it
-    can without waiting (`at_once.py`). `admin` is the ASGI application of the second listener; it lives as
-    long as `app` does.
+    address; it calls its last argument with the id of the record, if it made one, and does not raise.
+    `at_once` answers what it can without waiting (`at_once.py`). `admin` is the ASGI application of the
+    second listener; it lives as long as `app` does. `on_replacing` is called at the start if this worker
+    replaces one that hung, with how long ago that one answered last.
     """
 
     app: Callable[..., Any]
@@ -81,6 +82,7 @@ class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
     on_refused: OnRefused | None = None
     at_once: AtOnce | None = None
     admin: Callable[..., Any] | None = None
+    on_replacing: Callable[[float], None] | None = None
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,6 +96,7 @@ class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
     connections: int = MAX_CONNECTIONS
     trusted_proxies: tuple[str, ...] = ()  # networks whose addresses carry many clients each
     tls: dict[str, Any]
+    after_hang_seconds: float | None = None  # how long ago the worker answered last that this one replaces
 
     def __repr__(self) -> str:
         return shown(self, hidden=("argument", "tls"))
@@ -162,6 +165,8 @@ async def _serve(
     max_files: int,
 ) -> None:
     worker_app = _find_factory(order.factory)(order.argument)
+    if worker_app.on_replacing is not None and order.after_hang_seconds is not None:
+        worker_app.on_replacing(order.after_hang_seconds)
     watched = _WatchedApp(worker_app.app)
     counts = ConnectionCounts()
     report = _Reporting(partial(_report, worker_app, counts))

@@ -15,21 +15,29 @@ from typing import TYPE_CHECKING
 import typer
 
 from gateway.audit.record import (
+    AnchorRecord,
     ChangeOutcomeRecord,
     ChangeRecord,
     DecisionRecord,
+    ExportRecord,
+    GapRecord,
     HeadRecord,
+    ModeRecord,
     OpenRecord,
     OutcomeRecord,
+    QuarantineRecord,
     QuestionRecord,
+    RefusedChangeRecord,
+    RetentionRecord,
     SummaryRecord,
+    WorkerRecord,
 )
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from gateway.audit.record import Record, ResourcePart
 
-COLOURS = {"allow": "green", "deny": "red", "change": "yellow", "summary": "red"}
+COLOURS = {"allow": "green", "deny": "red", "change": "yellow", "summary": "red", "quarantine": "red"}
 NOT_PROVEN = "(not proven)"
 _KIND_WIDTH = 8
 
@@ -56,7 +64,7 @@ def thing(resource: ResourcePart | None) -> str:
     return " ".join(named) or resource.kind
 
 
-def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one return a kind of record
+def _words(record: Record) -> tuple[str, list[str]]:  # noqa: C901, PLR0911, PLR0912 -- one return a kind of record
     match record:
         case DecisionRecord():
             return escape_controls(record.decision), [
@@ -78,7 +86,7 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             return "question", [*who, asked, thing(record.resource) or "nothing known", *told]
         case OutcomeRecord():
             ending = f"{record.ending} {record.status}" + (f" {record.reason}" if record.reason else "")
-            took = f"{record.milliseconds:.1f} ms"
+            took = f"{record.elapsed_milliseconds:.1f} ms"
             who = [record.tenant or "-", record.key_id or "-"]
             return "outcome", [*who, ending, _size(record.bytes), took, f"of {record.decision_id}"]
         case ChangeRecord():
@@ -91,8 +99,35 @@ def _words(record: Record) -> tuple[str, list[str]]:  # noqa: PLR0911 -- one ret
             reasons = " ".join(f"{reason}:{count}" for reason, count in record.reasons.items())
             who = [record.tenant or "-", record.claimed_key_id or "-"]
             return "summary", [*who, f"{record.count} refusals", reasons, f"from {record.source}"]
+        case GapRecord():
+            return "gap", [f"from {record.since} to {record.until}", f"{record.refused} refused", record.why]
+        case RetentionRecord():
+            count = f"{record.segments} segments ({record.why})"
+            until = f"until {record.until}" if record.until else ""
+            return "retention", [record.state, count, _size(record.bytes), until, " ".join(record.consumers)]
         case OpenRecord():
             return "open", [record.chain, record.reason]
+        case GapRecord():
+            return "gap", [f"{record.since} to {record.until}", f"{record.refused} refused", record.why]
+        case RetentionRecord():
+            counted = f"{record.segments} segments, {record.bytes} B"
+            return "retention", [record.state, counted, record.why, " ".join(record.consumers)]
+        case RefusedChangeRecord():
+            who = [record.actor, record.tenant or "-", record.key_id or "-"]
+            return "refused", [*who, record.action, " ".join(record.subject), record.reason]
+        case WorkerRecord():
+            return "worker", [record.worker, record.state, f"version {record.version}"]
+        case ModeRecord():
+            got = "" if record.generation is None else f"generation {record.generation}"
+            return "mode", [record.worker, record.mode, got]
+        case QuarantineRecord():
+            pinned = f"pinned sha256:{record.pinned}" if record.pinned else ""
+            return "quarantine", [record.md5, f"found sha256:{record.found}", pinned, f"by {record.source}"]
+        case AnchorRecord():
+            return "anchor", [record.authority, record.stamped_at, f"{record.listed_bytes} bytes of heads"]
+        case ExportRecord():
+            counted = "" if record.records is None else f"{record.records} records"
+            return "export", [record.target, record.state, counted, record.reason or ""]
         case HeadRecord():
             return "head", [record.chain, record.state, f"signed by {record.signer}"]
 

@@ -76,8 +76,8 @@ async def _measure(report: Report, names: Sequence[str], worker: Worker, furnish
         def make() -> Any:
             return made(config, state, {})
 
-        sets = request_sets(_with_tags(furnished))
-        driven = _Driven(make)
+        sets = request_sets(with_tags(furnished))
+        driven = Driven(make)
 
         async def send(name: str) -> int:
             raws = [one.refreshed().raw.encode() for one in sets[name].requests]
@@ -146,7 +146,7 @@ class Dropped(asyncio.Transport):
         """It is fed, and does not read."""
 
 
-class _Driven:
+class Driven:
     """Connections without sockets."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
@@ -226,7 +226,7 @@ def _ask(port: int, raw: bytes, length: int) -> None:
                     body_at = end + 4
 
 
-def _with_tags(workload: Workload) -> Workload:
+def with_tags(workload: Workload) -> Workload:
     """With what a client has from earlier answers. There are no links here: they take their paths' place."""
     files = [item for tenant in workload.tenants for item in tenant.files]
     etags = {item.path: f'"{item.sha256}"' for item in files}

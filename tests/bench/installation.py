@@ -43,6 +43,8 @@ class Installation:
 
     folder: Path
     more: dict[str, str] = field(default_factory=dict)  # variables beside those below
+    program: tuple[str, ...] = ("-m", "gateway")  # what Python runs
+    log_name: str = "serve.log"
 
     @property
     def environment(self) -> dict[str, str]:
@@ -78,12 +80,12 @@ class Installation:
     @contextmanager
     def serving(self, workers: int, port: int = 0) -> Iterator[int]:
         """`cachegate serve` on this port, or on any; gives its port."""
-        log = self.folder / "serve.log"
+        log = self.folder / self.log_name
         ports = "--port", str(port), "--ops-port", "0", "--admin-port", "0"
         arguments = ("serve", *ports, "--workers", str(workers))
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", *arguments],
+                [sys.executable, *self.program, *arguments],
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

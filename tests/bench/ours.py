@@ -119,14 +119,12 @@ def serving_ours(installation: Installation, workload: Workload, *, workers: int
             port = stack.enter_context(installation.serving(workers))
         valkey = int((installation.settings.state / "valkey" / "valkey.pid").read_text())
         title = "Cachegate" if workers == 1 else f"Cachegate, {workers} workers"
-        ours = Contender("cachegate", title, port, (_serve_pid(installation), valkey))
+        ours = Contender("cachegate", title, port, (serve_pid(installation), valkey))
         idle_mb = memory_mb(worker_pids(ours)[0])
-        _await_pinned(
+        await_pinned(
             ours, [(workload.large, workload.token), *((one, workload.token) for one in workload.parts)]
         )
-        _await_pinned(
-            ours, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files]
-        )
+        await_pinned(ours, [(item, tenant.tokens[0]) for tenant in workload.tenants for item in tenant.files])
         yield Serving(ours, _with_answers(ours, workload), idle_mb)
 
 
@@ -219,9 +217,9 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(one)
 
 
-def _serve_pid(installation: Installation) -> int:
+def serve_pid(installation: Installation, variable: str | None = None) -> int:
     """The process below ours that was given this state folder: parents come before their children."""
-    told = f"CACHEGATE_STATE={installation.environment['CACHEGATE_STATE']}".encode()
+    told = (variable or f"CACHEGATE_STATE={installation.environment['CACHEGATE_STATE']}").encode()
     return next(pid for pid in tree((os.getpid(),)) if told in _read(pid, "environ").split(b"\0"))
 
 
@@ -231,7 +229,7 @@ def _read(pid: int, name: str) -> bytes:
     return b""
 
 
-def _await_pinned(ours: Contender, items: Iterable[tuple[Item, str]]) -> None:
+def await_pinned(ours: Contender, items: Iterable[tuple[Item, str]]) -> None:
     """Until ranges of each are offered: a client of the first second would be served at the hash's pace."""
     deadline = time.monotonic() + PIN_SECONDS
     connection = HTTPConnection("127.0.0.1", ours.port, timeout=PIN_SECONDS)

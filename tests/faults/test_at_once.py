@@ -16,7 +16,7 @@ from gateway.directory.edits import keys as key_operations
 from gateway.model.names import parse_key_id
 
 AT_ONCE = "cachegate_answers_at_once_total"
-VARYING = {"id", "seq", "prev", "time", "hash", "decision_id", "milliseconds"}
+VARYING = {"id", "seq", "prev", "time", "hash", "decision_id", "microseconds"}
 ETAG = f'"{sha256(b"small enough to be sent at once" + bytes([10])).hexdigest()}"'
 
 REQUESTS = [

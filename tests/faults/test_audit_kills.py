@@ -102,6 +102,7 @@ LIVES = [gateway_life, command_life, life_after_a_kill, life_with_a_lost_segment
 COUNTED = [
     (os, "open"), (os, "write"), (os, "close"), (os, "rename"), (os, "unlink"), (os, "mkdir"),
     (os, "ftruncate"), (os, "fdatasync"), (os, "fsync"), (os, "pread"), (fcntl, "flock"),
+    (os, "link"), (os, "replace"), (os, "utime"),
 ]  # fmt: skip
 
 

@@ -45,7 +45,7 @@ LARGE_ETAG = f'"{sha256(LARGE_WEIGHTS).hexdigest()}"'
 LINK = "(link)"  # replaced by a signed link of the key
 NEVER_TWICE = re.compile(rb"(cachegate-record: |traceparent: 00-[0-9a-f]{32}-|boundary=)([0-9a-f-]+)")
 RECORD = re.compile(rb"cachegate-record: ([0-9a-f-]{36})")
-VARYING = {"id", "seq", "prev", "time", "hash", "decision_id", "milliseconds"}
+VARYING = {"id", "seq", "prev", "time", "hash", "decision_id", "microseconds"}
 TRACE = re.compile(rb"traceparent: 00-([0-9a-f]{32})-")
 
 

@@ -20,6 +20,7 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
 from gateway.cli.main import run
 from gateway.demo.world import SETTINGS_FILE, DemoWorld, build_world, demo_settings
+from tests.record_schema import findings_in
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
@@ -143,6 +144,7 @@ def installed():
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
     settings = demo_settings(folder)
     yield Installed(folder, settings, asyncio.run(build_world(settings)))
+    assert next(findings_in(settings.audit_folder), None) is None
     shutil.rmtree(folder)
 
 

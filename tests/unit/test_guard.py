@@ -287,7 +287,7 @@ def test_a_key_that_expired_since_it_was_looked_at_starts_nothing(world, now, is
 
 
 def test_facts_that_never_hold_still_end_in_a_recorded_refusal(world):
-    assert world.guard().give_up(REQUEST) == Declined(reason=Reason.FACTS_MOVED, record_id="r")
+    assert asyncio.run(world.guard().give_up(REQUEST)) == Declined(reason=Reason.FACTS_MOVED, record_id="r")
     assert world.rejections[-1].reason is Reason.FACTS_MOVED
 
 

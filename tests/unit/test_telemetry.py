@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.audit.keeping.keeper import Kept
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.decisions import DecisionCounts
 from gateway.directory.memory.near_cache import CacheCounts
@@ -24,6 +25,18 @@ from gateway.telemetry import (
     split_sample,
     unknown_key_counters,
     upstream_counters,
+)
+
+KEPT = Kept(
+    packed=1,
+    removed=2,
+    removed_bytes=10,
+    waiting=3,
+    waits_for=("siem",),
+    overrun=("anchor",),
+    problems=("a segment does not verify",),
+    bytes=5000,
+    oldest="2030-01-01T00:00:00.000000Z",
 )
 
 
@@ -56,6 +69,7 @@ def busy(telemetry):
     telemetry.pinned(1)
     telemetry.decoy_used(SimpleNamespace(key_id="key_decoydecoyde", tenant="acme"), "192.0.2.1")
     telemetry.new_network("key_abcdefghijkl", "192.0.2.0/24")
+    telemetry.audit_kept(KEPT)
     return telemetry
 
 
@@ -129,7 +143,22 @@ def test_every_metric_is_counted_somewhere_but_those_that_others_count(busy):
         "cachegate_connections_refused_total",
         "cachegate_connections_stalled_total",
         "cachegate_issuer_fetches_total",
+        "cachegate_workers_hung_total",
     }
+
+
+def test_what_was_done_to_the_audit_log_is_counted_and_alarms_are_logged(telemetry, lines, capsys):
+    telemetry.audit_kept(KEPT)
+    telemetry.audit_kept(KEPT)
+    values = telemetry.values()
+    names = ("packed_segments", "removed_segments", "overruns")
+    assert [values[f"cachegate_audit_{name}_total"] for name in names] == [2, 4, 2]
+    assert telemetry.gauges["cachegate_audit_bytes"] == 5000
+    assert telemetry.gauges["cachegate_audit_waiting_segments"] == 3
+    assert telemetry.gauges["cachegate_audit_oldest_timestamp_seconds"] == 1_893_456_000
+    assert capsys.readouterr().out.count("audit segments were removed that a consumer still needed") == 2
+    waiting = "audit segments are due for removal, and a consumer still needs them"
+    assert lines.events.count(waiting) == 1  # then once a minute
 
 
 def test_what_memory_did_is_told_apart():

@@ -13,23 +13,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from gateway.adapters.clock import SystemClock
-from gateway.assembly.signing import load_signing_key
+from gateway.assembly.audit_keeping import keeping_order
+from gateway.assembly.signing import load_own_keys
 from gateway.audit.events import Query, read_events
-from gateway.audit.head import parse_public_keys
 from gateway.audit.timeline import parse_record_id
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit.report import plain_report, shown_report
 from gateway.cli.audit.searched_names import SearchedNames, verify_names
-from gateway.cli.audit.sources import Sources, find_settings, searched_note, verify_there
+from gateway.cli.audit.sources import Sources, find_settings, load_trusted, searched_note, verify_there
 from gateway.cli.distrust import Warnings
 from gateway.identity.times import parse_duration, parse_moment
-from gateway.model.errors import BadNameError, Misconfigured, Reason
+from gateway.model.errors import BadNameError, Reason, Unavailable
 from gateway.model.tenant_records import parse_tenant_record_id
-from gateway.terminal.console import AsJson, forget_output, say, show, standard_output
-from gateway.terminal.escaping import escape_controls_in_json
+from gateway.operations.audit_keeping import keep as keep_log
+from gateway.terminal.console import AsJson, Note, forget_output, say, show, standard_output
+from gateway.terminal.escaping import escape_controls, escape_controls_in_json
 from gateway.terminal.progress import verifying
 from gateway.terminal.record_lines import record_line
 
@@ -46,7 +48,7 @@ UNPROVEN = b',"proven":false}'
 """The end of the line of a record that no signed head covers; a covered record's line is printed as written.
 """
 
-commands = typer.Typer(help="The audit log: verify, tail, search.", no_args_is_help=True)
+commands = typer.Typer(help="The audit log: verify, tail, search, prove, keep.", no_args_is_help=True)
 
 RawJson = Annotated[
     bool,
@@ -76,14 +78,14 @@ def verify(
     """Prove that the log is what was written. Exit status 1 when it is not, 2 when there is no log."""
     warn = Warnings()
     settings = find_settings(warn, is_needed=not paths)
-    given = _load_trusted(public_key, warn)
+    given = load_trusted(public_key, warn)
     paths = paths or ([settings.audit_folder] if settings else [])
     reports: list[tuple[str, Report]] = []
     with verifying(paths):
         for source in _sources(paths):
             if not given and settings is not None and _is_own(source, settings):
                 warn.look_at(settings.audit_folder)
-                own, key_source = [_own_key(settings, warn)], str(settings.signing_key_file)
+                own, key_source = _own_keys(settings, warn), str(settings.signing_key_file)
                 report = verify_log(source, trusted_keys=own, key_source=key_source)
             else:
                 report = verify_log(source, trusted_keys=given)
@@ -92,6 +94,29 @@ def verify(
     document = {"intact": is_intact, "checked": [plain_report(*one) for one in reports]}
     shown = (item for one in reports for item in shown_report(*one))
     show(document, shown, as_json=as_json, is_yes=is_intact)
+
+
+@commands.command("keep")
+def keep(as_json: AsJson = False) -> None:
+    """Pack closed segments and remove old ones now, as the settings say and a server does by itself."""
+    warn = Warnings()
+    settings = find_settings(warn, is_needed=True)
+    kept = None if settings is None else keep_log(keeping_order(settings), SystemClock())
+    if kept is None:
+        raise Unavailable("audit", "another process is keeping the log; try again in a moment")
+    lines = [
+        f"{kept.packed} segments packed ({kept.saved_bytes} bytes saved), {kept.removed} removed.",
+        f"The log has {kept.bytes} bytes; its oldest record is of {kept.oldest or 'no time'}.",
+    ]
+    shown = [Note(line) for line in lines]
+    if kept.waiting:
+        names = escape_controls(", ".join(kept.waits_for))
+        shown.append(Note(f"{kept.waiting} segments are due and stay: {names} still needs them.", "yellow"))
+    if kept.overrun:
+        names = escape_controls(", ".join(kept.overrun))
+        shown.append(Note(f"Removed although {names} still needed them.", "red"))
+    shown += [Note(escape_controls(problem), "red") for problem in kept.problems]
+    show(msgspec.to_builtins(kept), shown, as_json=as_json, is_yes=not kept.problems)
 
 
 @commands.command("tail")
@@ -165,7 +190,7 @@ def search(
         until=_past(until, now) if until is not None else None,
     )
     warn = Warnings()
-    sources = Sources.of(paths, warn, _load_trusted(public_key, warn))
+    sources = Sources.of(paths, warn, load_trusted(public_key, warn))
     found = 0
     names = SearchedNames(query)
     with _ending_quietly():
@@ -221,23 +246,12 @@ def _is_own(source: Path | list[Path], settings: Settings) -> bool:
     return all(path.resolve().parent == own for path in source)
 
 
-def _own_key(settings: Settings, warn: Warnings) -> Ed25519PublicKey:
-    """The public half of the signing key.
+def _own_keys(settings: Settings, warn: Warnings) -> list[Ed25519PublicKey]:
+    """The public half of the signing key, and of those that it replaced.
 
     `signing.pub` is not used: it may have been changed in the folder.
     """
-    return load_signing_key(settings.signing_key_file, on_distrust=warn).public_key()
-
-
-def _load_trusted(public_key: Path | None, warn: Warnings) -> list[Ed25519PublicKey]:
-    if public_key is None:
-        return []
-    warn.look_at(public_key)
-    try:
-        pem = public_key.read_bytes()
-    except OSError as error:
-        raise Misconfigured(str(public_key), f"cannot be read ({error.strerror})") from error
-    return list(parse_public_keys(pem, str(public_key)).values())
+    return load_own_keys(settings.signing_key_file, on_distrust=warn)
 
 
 def _past(text: str, now: float) -> float:

@@ -70,6 +70,8 @@ def shown_report(where: str, report: Report) -> Iterator[Note | Table]:
     yield Table(f"Audit log {escape_controls(where)}", columns, rows, "No chain.")
     for line in complaints(report):
         yield Note(line, "red")
+    for line in _removed(report):
+        yield Note(line)
     origin = GIVEN if report.key_source == GIVEN else f"from {escape_controls(report.key_source)}"
     yield Note(f"Checked with the public key {', '.join(report.signers)} ({origin}).")
     for foreign in report.foreign_signers:
@@ -87,6 +89,16 @@ def shown_report(where: str, report: Report) -> Iterator[Note | Table]:
         )
     else:
         yield Note(f"Intact: {total}, all proven.", "bold green")
+
+
+def _removed(report: Report) -> Iterable[str]:
+    """What retention removed, by its signed notes."""
+    segments = sum(len(one.removed_segments) for one in report.chains)
+    whole = len(report.removed_chains)
+    if segments or whole:
+        parts = [f"{segments} segments of chains that go on"] if segments else []
+        parts += [_chains(whole)] if whole else []
+        yield f"Removed by retention, with a signed note: {' and '.join(parts)}."
 
 
 def _chains(count: int) -> str:

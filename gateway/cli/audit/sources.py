@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.assembly.signing import load_signing_key
+from gateway.assembly.signing import load_own_keys
 from gateway.audit.events import survey
 from gateway.audit.folder import PUBLIC_KEY_NAME, verify_is_folder
 from gateway.audit.head import fingerprint, parse_public_keys
+from gateway.audit.key_changes import KEY_CHANGES_NAME, follow, load_changes
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
 from gateway.terminal.console import Note, say
@@ -59,17 +60,25 @@ class Sources(msgspec.Struct, frozen=True):
     def keys(self, folder: Path) -> Mapping[str, Ed25519PublicKey]:
         """The public keys whose heads of a folder count; empty when there are none."""
         if self.trusted:
-            return {fingerprint(key): key for key in self.trusted}
+            return self._followed(folder, {fingerprint(key): key for key in self.trusted})
         try:
             if self.settings is not None and folder.resolve() == self.settings.audit_folder.resolve():
-                key = load_signing_key(self.settings.signing_key_file, on_distrust=self.warn).public_key()
-                return {fingerprint(key): key}
+                own = load_own_keys(self.settings.signing_key_file, on_distrust=self.warn)
+                return {fingerprint(key): key for key in own}
             path = folder / PUBLIC_KEY_NAME
             return parse_public_keys(path.read_bytes(), str(path))
         except (Misconfigured, OSError):
             why = "no public key can be read there, so every record of it is shown as not proven"
             say(f"{escape_controls(folder)}: {why}", style="yellow")
             return {}
+
+    def _followed(self, folder: Path, keys: Mapping[str, Ed25519PublicKey]) -> Mapping[str, Ed25519PublicKey]:
+        """These keys, and those that replaced them."""
+        try:
+            return follow(keys, load_changes(folder / KEY_CHANGES_NAME))
+        except (OSError, ValueError) as error:
+            say(f"{escape_controls(f'{folder / KEY_CHANGES_NAME}: {error}')}", style="yellow")
+            return keys
 
 
 def searched_note(sources: Sources) -> Note:
@@ -104,3 +113,15 @@ def find_settings(warn: Warnings, *, is_needed: bool) -> Settings | None:
         if is_needed:
             raise
         return None
+
+
+def load_trusted(public_key: Path | None, warn: Warnings) -> list[Ed25519PublicKey]:
+    """The public keys in the file that a command was given; none if it was given none."""
+    if public_key is None:
+        return []
+    warn.look_at(public_key)
+    try:
+        pem = public_key.read_bytes()
+    except OSError as error:
+        raise Misconfigured(str(public_key), f"cannot be read ({error.strerror})") from error
+    return list(parse_public_keys(pem, str(public_key)).values())

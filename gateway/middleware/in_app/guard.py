@@ -86,7 +86,7 @@ class GuardMiddleware:
             return
         running = self._process.now_running
         if running is not None:
-            self._choke_point(running).record_refused_socket({**scope, DECLARED: None})
+            await self._choke_point(running).record_refused_socket({**scope, DECLARED: None})
         await send({"type": "websocket.close", "code": 1008})
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:

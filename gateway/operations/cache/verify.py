@@ -117,7 +117,7 @@ class _Run:
             clock=session.clock,
             actor=session.actor,
             on_pinned=self._count_pinned,
-            on_quarantined=lambda _pin: None,
+            on_quarantined=session.note_quarantine,
         )
 
     def leave_aside(self, md5: Md5, trouble: Exception) -> None:

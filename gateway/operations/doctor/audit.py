@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from gateway.assembly.signing import load_signing_key
+from gateway.assembly.signing import load_own_keys
 from gateway.audit.folder import (
     HEADS_NAME,
     PUBLIC_KEY_NAME,
@@ -17,6 +17,8 @@ from gateway.audit.folder import (
     verify_own,
     verify_writable,
 )
+from gateway.audit.keeping.needs import read_needs
+from gateway.audit.keeping.stored import take_inventory
 from gateway.audit.verify import verify
 from gateway.operations.doctor.findings import fail, ok, run_check, warning
 
@@ -38,6 +40,7 @@ def check_audit(settings: Settings) -> list[Finding]:
     return [
         run_check("audit folder", lambda: check_folder(settings)),
         run_check("audit space", lambda: judge_space(shutil.disk_usage(settings.audit_folder).free)),
+        run_check("audit log", lambda: describe_log(settings)),
         run_check("audit chain", lambda: check_last_chain(settings)),
     ]
 
@@ -59,6 +62,24 @@ def judge_space(free_bytes: int) -> Finding:
     return warning("audit space", found, advice) if free_bytes < LOW_BYTES else ok("audit space", found)
 
 
+def describe_log(settings: Settings) -> Finding:
+    """How large the log is and how old, and what is going to be removed."""
+    inventory = take_inventory(settings.audit_folder)
+    packed = sum(one.is_packed for one in inventory.segments)
+    found = (
+        f"{len(inventory.segments)} segments ({packed} packed), {inventory.bytes // MIB} MiB, "
+        f"the oldest record of {inventory.oldest() or 'no time'}; {_kept_to(settings)}"
+    )
+    consumers = read_needs(settings.audit_folder)
+    return ok("audit log", f"{found}; consumers: {', '.join(consumers)}" if consumers else found)
+
+
+def _kept_to(settings: Settings) -> str:
+    bounds = [f"{settings.audit_keep_days} days"] if settings.audit_keep_days else []
+    bounds += [f"{settings.audit_keep_gigabytes} GiB"] if settings.audit_keep_gigabytes else []
+    return f"kept for {' or '.join(bounds)}" if bounds else "nothing is removed"
+
+
 def check_last_chain(settings: Settings) -> Finding:
     """Verify the newest segment of the newest chain, with the signed heads."""
     name, folder = "audit chain", settings.audit_folder
@@ -67,8 +88,8 @@ def check_last_chain(settings: Settings) -> Finding:
         return warning(name, "there is no chain yet", "nothing was recorded here so far")
     newest = max(chains, key=lambda chain: chain_started(chain) or 0.0)
     head_files = [path for path in (folder / HEADS_NAME, folder / PUBLIC_KEY_NAME) if path.exists()]
-    key = load_signing_key(settings.signing_key_file).public_key()
-    report = verify([chains[newest][-1][1], *head_files], trusted_keys=[key])
+    keys = load_own_keys(settings.signing_key_file)
+    report = verify([chains[newest][-1][1], *head_files], trusted_keys=keys)
     fault = report.chains[0].fault
     if fault is not None:
         found = f"{fault.file}, line {fault.line}: {fault.damage}: {fault.why}"

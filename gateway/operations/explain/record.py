@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from gateway.audit.folder import group_segments, parse_segment_name
-from gateway.audit.heads_evidence import read_lines
+from gateway.audit.reading import readable_lines
 from gateway.audit.record import DecisionRecord, OutcomeRecord, parse_line
 from gateway.audit.record_fields import BINDING, LINK, TOKEN
 from gateway.model.access import Action, ResourceKind
@@ -49,7 +49,7 @@ def find_outcome(event: Event) -> OutcomeRecord | None:
     for number, path in group_segments(event.path.parent.iterdir()).get(chain, []):
         if number < first:
             continue
-        for _, line in read_lines(path):
+        for _, line in readable_lines(path):
             if needle in line:
                 outcome = _find_outcome_in(line, event.record.id)
                 if outcome is not None:
@@ -112,7 +112,7 @@ def record_rows(event: Event, outcome: OutcomeRecord | None) -> list[tuple[str, 
         ("generation", "-" if record.generation is None else str(record.generation)),
     ]
     if outcome is not None:
-        sent = f"{outcome.bytes} bytes in {outcome.milliseconds:.1f} ms"
+        sent = f"{outcome.bytes} bytes in {outcome.elapsed_milliseconds:.1f} ms"
         rows.append(("outcome", f"{outcome.ending}, status {outcome.status}, {sent}"))
         rows += _forwarded(outcome)
     elif record.decision == "allow":
@@ -127,7 +127,7 @@ def _forwarded(outcome: OutcomeRecord) -> list[tuple[str, str]]:
         rows.append(("refused", f"{outcome.reason}: {_MEANINGS.get(outcome.reason, _UNKNOWN)}"))
     if outcome.upstream is not None:
         upstream = outcome.upstream
-        took = f"{upstream.bytes} bytes in {upstream.milliseconds:.1f} ms"
+        took = f"{upstream.bytes} bytes in {upstream.elapsed_milliseconds:.1f} ms"
         rows.append(("server", f"{upstream.server}, status {upstream.status or 'none'}, {took}"))
     return rows
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from gateway.assembly.upkeep import Upkeep
+from gateway.audit.record import WorkerRecord
 from gateway.identity.last_uses import LastUses
 from gateway.model.bounded_memory import STEP, BoundedMemory
 from gateway.model.errors import Unavailable
@@ -163,6 +164,8 @@ def test_at_the_end_each_part_is_let_go_of_whatever_becomes_of_the_others(raisin
     upkeep.pinning_ahead = world.part("ahead", is_awaited=False)
     upkeep.catalogue = world.part("catalogue", is_awaited=False)
     upkeep.recorder = world.part("recorder", is_awaited=False)
+    noted = []
+    upkeep.recorder.note = lambda kind, **fields: noted.append((kind, fields["state"]))
 
     upkeep.last_uses = LastUses()
 
@@ -173,6 +176,7 @@ def test_at_the_end_each_part_is_let_go_of_whatever_becomes_of_the_others(raisin
     asyncio.run(upkeep._end())
     assert world.release == list(PARTS)
     assert len(world.failures) + len(world.told) == 1
+    assert noted == [(WorkerRecord, "stopped")]
 
 
 class Marks:

@@ -60,7 +60,9 @@ def test_a_chain_that_is_taken_away_with_its_own_lines_leaves_a_gap_that_is_name
 
 
 def test_each_line_holds_its_head_as_the_segment_has_it(three):
-    listed = [line[line.index(b'"head":') + 7 : line.rindex(b',"signature":')] for line in _lines(three)]
+    listed = [
+        line[line.index(b'"head":') + 7 : line.index(b',"kind":"listed-head"')] for line in _lines(three)
+    ]
     heads = [line for line in three.lines() if json.loads(line)["kind"] == "head"]
     assert sorted(listed) == sorted(heads)
 
@@ -74,7 +76,10 @@ def test_exchanged_lines_are_noticed(three):
 
 def test_a_link_that_is_bent_over_a_gap_is_not_signed(three):
     first, _, third, *rest = _lines(three)
-    bent = third[:-76].replace(json.loads(third)["prev"].encode(), json.loads(first)["hash"].encode(), 1)
+    prev = b'"kind":"listed-head","prev":"%b"'
+    linked, gap = (prev % json.loads(third)["prev"].encode()), (prev % json.loads(first)["hash"].encode())
+    assert third.count(linked) == 1
+    bent = third[:-76].replace(linked, gap)
     _put(three, [first, _resealed(bent + b"}"), *rest])
     problems = three.verify().problems
     assert any("line 2: the signature" in problem for problem in problems), problems

@@ -99,7 +99,7 @@ def test_closing_a_receipt_twice_writes_one_outcome(audit):
     (record,) = _of_kind(audit, "outcome")
     assert record["decision_id"] == receipt.record_id
     assert (record["ending"], record["status"], record["bytes"]) == ("complete", 200, 4096)
-    assert (record["milliseconds"], record["tenant"]) == (1.235, "acme")
+    assert (record["microseconds"], record["tenant"]) == (1235, "acme")
 
 
 def test_a_change_and_what_became_of_it_are_two_records(audit):

@@ -1,4 +1,4 @@
-"""Records composed of an envelope and a tail are, byte for byte, the records of the schema."""
+"""Records composed of a position and a body are, byte for byte, the records of the schema."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.audit.envelope import opening
+from gateway.audit.canonical import MAX_INTEGER, canonical_form, parse_document
+from gateway.audit.chain import Chain
 from gateway.audit.record import (
+    ChangeRecord,
     DecisionRecord,
+    ExportRecord,
+    GapRecord,
     Links,
     OutcomeRecord,
     QuestionRecord,
     RequestPart,
     ResourcePart,
     SubjectPart,
+    SummaryRecord,
     UpstreamPart,
     encode,
     parse_line,
-    seal,
+    split_hash,
 )
-from gateway.audit.record_body import RecordBodies
+from gateway.audit.record_body import RecordBodies, body_of
 from gateway.audit.record_fields import secrets_of
 from gateway.audit.scrub import (
     clean_agent,
@@ -84,10 +89,15 @@ def admission(*, is_held=True, trace_id=None, model="acme/cars/1", agent=b"curl/
     return Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
 
 
-def record_of(kind, tail):
-    """The record that a line with this tail parses to, and the bytes that its hash covers."""
-    covered = opening(kind, "id-1", LINKS, TIME) + (tail)
-    return parse_line(seal(covered)[0]), covered
+def record_of(kind, body):
+    """The record of a line with this body, and the bytes that its hash covers."""
+    chain = Chain()
+    chain.start(CHAIN)
+    chain.links.seq, chain.links.hash = LINKS.seq, LINKS.hash
+    line = chain.seal_all([("id-1", body)], TIME)
+    record = parse_line(line)
+    assert record.__struct_config__.tag == kind
+    return record, split_hash(line[:-1])[0]
 
 
 @pytest.mark.parametrize("is_held", [False, True])
@@ -117,15 +127,15 @@ def test_a_record_says_whether_its_caller_had_the_key_or_a_link(is_link, princip
     refusal = RecordBodies(NODE).of_refusal(
         Rejection(request=one.request, reason=Reason.NOT_PERMITTED, principal=caller)
     )
-    for tail in (allow, refusal):
-        assert record_of("decision", tail)[0].principal == principal
+    for body in (allow, refusal):
+        assert record_of("decision", body)[0].principal == principal
 
 
 def test_what_differs_is_recorded_differently():
-    tails = RecordBodies(NODE)
-    assert tails.of_allow(admission()) == tails.of_allow(admission())
-    assert tails.of_allow(admission()) != tails.of_allow(admission(agent=b"wget"))
-    assert tails.of_allow(admission(model="acme/b")) != tails.of_allow(admission(model="acme/c"))
+    bodies = RecordBodies(NODE)
+    assert bodies.of_allow(admission()) == bodies.of_allow(admission())
+    assert bodies.of_allow(admission()) != bodies.of_allow(admission(agent=b"wget"))
+    assert bodies.of_allow(admission(model="acme/b")) != bodies.of_allow(admission(model="acme/c"))
 
 
 @given(
@@ -134,7 +144,7 @@ def test_what_differs_is_recorded_differently():
     key_id=texts | st.none(),
     ending=st.sampled_from(Ending),
     status=st.integers(0, 599),
-    sent=st.integers(0, 1 << 62),
+    sent=st.integers(0, MAX_INTEGER),
     milliseconds=st.floats(0, 1e9),
     sha256=st.none() | st.just("ef" * 32),
     reason=st.none() | st.sampled_from(Reason),
@@ -143,7 +153,7 @@ def test_what_differs_is_recorded_differently():
         ServerOutcome,
         server=texts,
         status=st.integers(0, 599),
-        bytes_received=st.integers(0, 1 << 62),
+        bytes_received=st.integers(0, MAX_INTEGER),
         milliseconds=st.floats(0, 1e9),
     ),
 )
@@ -160,17 +170,17 @@ def test_the_record_of_an_outcome_is_the_one_that_the_schema_encodes(
     )  # fmt: skip
     part = None
     if upstream is not None:
-        rounded = round(upstream.milliseconds, 3)
+        rounded = round(upstream.milliseconds * 1000)
         part = UpstreamPart(upstream.server, upstream.status, upstream.bytes_received, rounded)
     expected = OutcomeRecord(
-        schema=1, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
+        schema=2, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
         decision_id="id-0", tenant=tenant, tenant_record=tenant_record, key_id=key_id, ending=ending.value,
-        status=status, bytes=sent,
-        milliseconds=round(milliseconds, 3), sha256=sha256,
+        status=status, bytes=sent, microseconds=round(milliseconds * 1000), sha256=sha256,
         reason=None if reason is None else reason.value, upstream=part,
     )  # fmt: skip
-    tail = RecordBodies(NODE).of_outcome("id-0", who, outcome)
-    assert opening("outcome", "id-1", LINKS, TIME) + (tail) == encode(expected)
+    body = RecordBodies(NODE).of_outcome("id-0", who, outcome)
+    covered = record_of("outcome", body)[1]
+    assert covered == encode(expected) == canonical_form(parse_document(covered))
 
 
 def asked_about(*answers, request=None):
@@ -226,13 +236,13 @@ QUESTION = Question(
     ],
 )
 def test_the_record_of_a_question_is_the_one_that_the_schema_encodes(answered, expected):
-    [tail] = RecordBodies(NODE).of_questions("id-0", asked_about(answered))
-    record, covered = record_of("question", tail)
+    [body] = RecordBodies(NODE).of_questions("id-0", asked_about(answered))
+    record, covered = record_of("question", body)
     written = QuestionRecord(
-        schema=1, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
+        schema=2, id="id-1", chain=CHAIN, seq=42, prev="ab" * 32, time=TIME, node=NODE,
         ask_id="id-0", item=0, tenant="acme", key_id="key_abcdefghijkl", **expected,
     )  # fmt: skip
-    assert encode(written) == covered
+    assert covered == encode(written) == canonical_form(parse_document(covered))
     assert replace(record, hash="") == written
 
 
@@ -248,9 +258,10 @@ def test_the_names_in_a_question_lose_the_secrets_of_its_request():
         subject=Subject(kind=SubjectKind.TENANT, name=key), action=Action.READ, resource=resource
     )
     answered = Answered(question=question, is_yes=False, reason=Reason.NOT_PERMITTED)
-    [tail] = RecordBodies(NODE).of_questions("id-0", asked_about(answered, request=request))
-    assert b"cg_live" not in tail
-    assert b"secret" not in tail
+    [body] = RecordBodies(NODE).of_questions("id-0", asked_about(answered, request=request))
+    covered = record_of("question", body)[1]
+    assert b"cg_live" not in covered
+    assert b"secret" not in covered
 
 
 # One secret for the whole run, so that the same names come with and without it in their request.
@@ -287,6 +298,7 @@ principals = st.builds(
     kind=st.sampled_from(KeyKind),
     key_id=texts,
     tenant=st.none() | texts,
+    tenant_record=st.none() | texts,
     is_link=st.booleans(),
 )
 resources = st.builds(
@@ -299,7 +311,7 @@ resources = st.builds(
 )
 policies = st.lists(texts, max_size=2).map(tuple)
 generations = st.sampled_from([0, 1, 1 << 62])
-BLANK = {"schema": 1, "id": "id-1", "chain": CHAIN, "seq": 42, "prev": "ab" * 32, "time": TIME, "node": NODE}
+BLANK = {"schema": 2, "id": "id-1", "chain": CHAIN, "seq": 42, "prev": "ab" * 32, "time": TIME, "node": NODE}
 
 
 def request_fields(request):
@@ -363,6 +375,7 @@ def test_every_allow_is_recorded_as_the_schema_encodes_it(
         )
     expected = DecisionRecord(
         **BLANK, decision="allow", reason="permitted", tenant=principal.tenant, key_id=principal.key_id,
+        tenant_record=principal.tenant_record,
         principal="link" if principal.is_link else principal.kind.value, action="read", grant=grant,
         policies=policies, generation=generation, resource=part, size=size, request=request_fields(request),
     )  # fmt: skip
@@ -373,30 +386,52 @@ def test_every_allow_is_recorded_as_the_schema_encodes_it(
     stamp = Stamp(generation, ())
     one = Admission(request=request, allowed=allowed, found=found, stamp=stamp, key_stamp=stamp)
     for _ in range(2):  # composed, and remembered
-        covered = opening("decision", "id-1", LINKS, TIME) + (RecordBodies(NODE).of_allow(one))
+        covered = record_of("decision", RecordBodies(NODE).of_allow(one))[1]
         assert covered == encode(expected)
 
 
 @given(
     request=requests, principal=st.none() | principals, resource=st.none() | resources,
     model=optional_names, policies=policies, generation=st.none() | generations,
-    action=st.none() | st.just("read"), claimed=st.none() | texts, reason=st.sampled_from(Reason),
+    action=st.none() | st.just("read"), claimed=st.none() | texts, claimed_record=st.none() | texts,
+    grant=st.none() | texts, reason=st.sampled_from(Reason),
 )  # fmt: skip
 def test_every_refusal_is_recorded_as_the_schema_encodes_it(
-    request, principal, resource, model, policies, generation, action, claimed, reason
+    request, principal, resource, model, policies, generation, action, claimed, claimed_record, grant, reason
 ):
     rejection = Rejection(
         request=request, reason=reason, principal=principal, resource=resource, action=action, model=model,
         policies=policies, claimed_key_id=claimed, claimed_tenant=claimed,
+        claimed_tenant_record=claimed_record, grant=grant,
         stamp=None if generation is None else Stamp(generation, ()),
     )  # fmt: skip
     expected = DecisionRecord(
         **BLANK, decision="deny", reason=reason.value, tenant=principal.tenant if principal else claimed,
+        tenant_record=principal.tenant_record if principal else claimed_record, grant=grant,
         key_id=principal.key_id if principal else None, claimed_key_id=claimed,
         principal=principal and ("link" if principal.is_link else principal.kind.value), action=action,
         policies=policies, generation=generation,
         resource=None if resource is None else named_fields(resource, model, request),
         request=request_fields(request),
     )  # fmt: skip
-    covered = opening("decision", "id-1", LINKS, TIME) + (RecordBodies(NODE).of_refusal(rejection))
+    covered = record_of("decision", RecordBodies(NODE).of_refusal(rejection))[1]
     assert covered == encode(expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (GapRecord, {"since": "a", "until": "b", "refused": 3, "why": 'a "w"'}),
+        (
+            SummaryRecord,
+            {"source": "s", "tenant": "é", "second": "c", "count": 2, "reasons": {"z": 1}},
+        ),
+        (ChangeRecord, {"actor": "a", "action": "b", "subject": ("x", "y")}),
+        (ExportRecord, {"target": "t", "state": "ended", "records": 0, "reason": None}),
+    ],
+)
+def test_a_body_of_fields_is_the_record_that_the_schema_encodes(kind, fields):
+    tag = kind.__struct_config__.tag
+    record, covered = record_of(tag, body_of(tag, node=NODE, **fields))
+    assert covered == encode(kind(**BLANK, **fields)) == canonical_form(parse_document(covered))
+    assert {name: getattr(record, name) for name in fields} == fields

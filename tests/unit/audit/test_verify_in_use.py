@@ -32,10 +32,10 @@ def between(monkeypatch):
             if moment == ("after the second reading" if is_again else "after the first reading"):
                 once()
 
-        def running(self, segments):
+        def running(self, segments, **more):
             if moment == "before the walk":
                 once()
-            run(self, segments)
+            run(self, segments, **more)
 
         monkeypatch.setattr(HeadsEvidence, "read", reading)
         monkeypatch.setattr(Walk, "run", running)

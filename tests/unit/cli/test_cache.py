@@ -90,6 +90,9 @@ def test_a_bad_blob_is_quarantined_recorded_and_said(site):
     assert (held["md5"], held["cause"]) == (name_of(SHARED), "not-its-name")
     assert held["pinned_sha256"] == sha256(SHARED).hexdigest()
     [record] = [one for one in site.records() if one.get("action") == "cache.quarantine"]
+    [event] = [one for one in site.records() if one["kind"] == "quarantine"]
+    assert (event["md5"], event["source"]) == (name_of(SHARED), record["actor"])
+    assert f"found sha256:{event['found']}" in record["subject"]
     assert record["subject"][:2] == [name_of(SHARED), "not-its-name"]
     site.verify_audit()
 

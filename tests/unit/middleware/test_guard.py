@@ -73,13 +73,13 @@ class Gate:
     def is_degraded(self):
         return self.degraded
 
-    def decline(self, rejection):
+    async def decline(self, rejection):
         self.declined.append(rejection)
         if self.audit_is_full:
             raise Unavailable("audit", "full", Reason.NO_AUDIT)
         return Declined(reason=rejection.reason, record_id="d")
 
-    def give_up(self, request):
+    async def give_up(self, request):
         return Declined(reason=Reason.FACTS_MOVED, record_id="g")
 
     async def reauthenticate(self, stamp, client, now):

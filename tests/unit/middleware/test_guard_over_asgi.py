@@ -71,7 +71,7 @@ class Gate:
     def is_in_time(self, principal, now):
         return True
 
-    def decline(self, rejection):
+    async def decline(self, rejection):
         if self.decline_fault:
             raise self.decline_fault
         self.rejections.append(rejection)

@@ -44,10 +44,10 @@ class App:
             "counters": {"requests": self.requests, **self.refused},
         }
 
-    def on_refused(self, refusal, peer):
+    def on_refused(self, refusal, peer, answer):
         name = f"{refusal}@{peer}"
         self.refused[name] = self.refused.get(name, 0) + 1
-        return None if self.argument.get("records_nothing") else f"record-{self.refused[name]}"
+        answer(None if self.argument.get("records_nothing") else f"record-{self.refused[name]}")
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "lifespan":

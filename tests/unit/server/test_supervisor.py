@@ -79,6 +79,20 @@ def test_a_killed_worker_is_replaced_and_the_service_goes_on(serving):
     assert before[1] in status["pids"]
 
 
+def test_a_worker_that_hangs_is_not_ready_and_is_replaced_and_an_idle_one_is_not(serving):
+    with serving(workers=2, hang_seconds=4.0) as running:
+        hanging, other = running.status()["pids"]
+        os.kill(hanging, signal.SIGSTOP)  # it answers nothing, as when a write hangs
+        status = running.await_status(lambda status: status["answering"] == 1)
+        assert not status["is_ready"]
+        status = running.await_status(lambda status: status["is_ready"])
+        assert hanging not in status["pids"]
+        assert other in status["pids"]
+        assert status["counters"]["cachegate_workers_hung_total"] == 1
+        said = iter(running.process.stderr.readline, b"")
+        assert any(b"as when a write hangs, and is killed" in line for line in said)
+
+
 def test_a_worker_that_cannot_be_started_now_is_started_later_and_the_others_go_on(serving):
     """No descriptor is available for a new process, and then there is."""
     with serving(workers=2) as running:
