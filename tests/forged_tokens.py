@@ -41,6 +41,7 @@ class Forge:
     key_id: str
     tenant: str
     now: int
+    tenant_record: str | None = None
 
     def good(self, **claims: str) -> str:
         """A token that is one; `claims` are members as raw JSON."""
@@ -57,6 +58,7 @@ class Forge:
             "iat": "{now}",
             "exp": "{end}",
             "scope": '"discover read"',
+            **({} if self.tenant_record is None else {"tenant_record": f'"{self.tenant_record}"'}),
             **case.get("claims", {}),
         }
         raw_header = case.get("raw_header") or _object(header, case.get("more_header", ""))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
-from gateway.adapters.admin_client import AdminClient
 from gateway.configuration.sources import load_gateway
 from gateway.identity.new_keys import KeyState
 from gateway.model.errors import BadNameError
@@ -21,13 +20,20 @@ from gateway.terminal.console import Line, Note, show, showing_key
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from gateway.adapters.admin_client import AdminClient
+
 LOCAL = "This command works on the state folder and the Redis of this machine, whatever CACHEGATE_URL says."
 
 
 def find_gateway() -> AdminClient | None:
     """The gateway that commands go through; None where they work on the state folder."""
     named = load_gateway()
-    return None if named is None else AdminClient(*named)
+    if named is None:
+        return None
+    # Only these commands need an HTTP client.
+    from gateway.adapters.admin_client import AdminClient  # noqa: PLC0415
+
+    return AdminClient(*named)
 
 
 def refuse_options(command: str, options: Mapping[str, object]) -> None:

@@ -23,7 +23,6 @@ from gateway.adapters.redis_diagnosis import diagnosed
 from gateway.adapters.redis_errors import lacking
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import verify_local_files
-from gateway.assembly.components import note_quarantine
 from gateway.barrier import MARGIN_SECONDS, BarrierReport, await_workers
 from gateway.directory.edits.peppers import find_pepper_not_held, remember_peppers
 from gateway.directory.reading.degraded_modes import load_degraded_periods
@@ -121,6 +120,8 @@ class OperatorSession:
     def note_quarantine(self, pin: Pin) -> None:
         """Record that this session put a blob into quarantine; the change itself is recorded anyway."""
         if self._registrar is not None:
+            from gateway.assembly.components import note_quarantine  # noqa: PLC0415 -- as below
+
             with suppress(Unavailable):
                 note_quarantine(self._registrar, pin, source=self.actor)
 

@@ -30,6 +30,7 @@ from gateway.inprocess.process import Granted, GuardedProcess
 from gateway.model.access import Action
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 from gateway.model.verdicts import Declined
+from gateway.operations.session import open_session
 from tests.forged_tokens import CASES, Forge
 
 CARS = "acme/cars/1"
@@ -116,6 +117,11 @@ def test_a_closed_process_answers_nothing_and_leaves_a_whole_chain():
         process.close()  # once more does nothing
 
 
+async def record_of(settings, tenant):
+    async with open_session(settings) as session:
+        return (await session.listing.find_tenant(tenant)).record_id
+
+
 def test_a_token_is_granted_what_its_key_is_and_a_forged_one_nothing():
     with settings_of_its_own(public_url="https://models.example") as settings:
         world = asyncio.run(build_world(settings))
@@ -127,6 +133,7 @@ def test_a_token_is_granted_what_its_key_is_and_a_forged_one_nothing():
             key_id=world.keys["acme"].key_id,
             tenant="acme",
             now=int(SystemClock().now()),
+            tenant_record=asyncio.run(record_of(settings, "acme")),
         )
         with GuardedProcess(settings) as process:
             answer = process.ask(question(forge.good(scope='"infer"')))
