@@ -30,7 +30,8 @@ NODE, TIME = "node-1", "2026-11-20T14:23:33.000001Z"
 LINKS = Links("node-1.019a1f957ad1-0123abcd")
 BODIES = EventBodies(NODE)
 ENVELOPE = {
-    "schema": SCHEMA_VERSION, "id": "r", "chain": LINKS.chain, "seq": 1, "prev": LINKS.hash, "time": TIME, "node": NODE,
+    "schema": SCHEMA_VERSION, "id": "r", "chain": LINKS.chain, "seq": 1, "prev": LINKS.hash, "time": TIME,
+    "node": NODE,
 }  # fmt: skip
 CHANGES = [
     Change(actor="cli:é", action="keys.create", received_at=1.0),
