@@ -104,6 +104,7 @@ def _plain_key_of(tenant: Tenant) -> Key:
     return Key(
         key_id=ANY_KEY,
         tenant=tenant.tenant_id,
+        tenant_record=tenant.record_id,
         name="",
         scopes=DEFAULT_SCOPES,
         networks=(),
