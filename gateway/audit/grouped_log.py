@@ -210,14 +210,14 @@ class GroupedLog:
 
     def gauges(self) -> dict[str, float]:
         """How far the log is behind, and the room on its disk as the thread saw it last."""
-        at_work = self._at_work
-        waiting = self._waiting_records + len(self._left) + self._writer.chain.waiting
-        if at_work is not None:
-            waiting += len(at_work.left) + sum(len(call.ready) for call in at_work.calls)
+        waiting, queued = self._waiting_records + len(self._left), self._writer.chain.waiting
+        if self._at_work is not None:
+            queued = max(queued, len(self._at_work.left))  # the thread adds them to the queue
+            waiting += sum(len(call.ready) for call in self._at_work.calls)
         space = self._space
         return {
             "cachegate_audit_lag_seconds": self._writer.unproven_seconds(self._clock.now()),
-            "cachegate_audit_waiting_records": float(waiting),
+            "cachegate_audit_waiting_records": float(waiting + queued),
             **(space.gauges() if space is not None else {}),
         }
 

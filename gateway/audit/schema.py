@@ -67,7 +67,7 @@ def record_schema(kind: str | None = None) -> dict[str, Any]:
 def _narrowed(definition: dict[str, Any], kind: str | None) -> dict[str, Any]:
     """A definition as this version writes it: what is left out instead of null, and in which form."""
     properties = {
-        name: _property(name, one)
+        name: _property(name, one, is_of_record=kind is not None)
         for name, one in definition["properties"].items()
         if name not in _OF_EARLIER_VERSIONS
     }
@@ -84,13 +84,14 @@ def _narrowed(definition: dict[str, Any], kind: str | None) -> dict[str, Any]:
     }
 
 
-def _property(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+def _property(name: str, schema: dict[str, Any], *, is_of_record: bool) -> dict[str, Any]:
+    """A member; the id of a part is not that of a record."""
     given = [one for one in schema.get("anyOf", [schema]) if one != {"type": "null"}]
     narrowed = dict(given[0]) if len(given) == 1 else {"anyOf": given}
     narrowed.pop("default", None)
     if narrowed.get("type") == "integer":
         narrowed |= {"minimum": 0, "maximum": MAX_INTEGER}
-    if narrowed.get("type") == "string" and name in _PATTERNS:
+    if narrowed.get("type") == "string" and name in _PATTERNS and (is_of_record or name != "id"):
         narrowed["pattern"] = _PATTERNS[name]
     if narrowed.get("additionalProperties") == {"type": "integer"}:
         narrowed["additionalProperties"] = {"type": "integer", "minimum": 1, "maximum": MAX_INTEGER}

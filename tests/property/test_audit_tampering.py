@@ -80,7 +80,7 @@ def written(tmp_path_factory):
     CLOCK.time += 5
     _write(given_up, 2)
     _command(folder)
-    _write(given_up, 12)
+    _write(given_up, 9)  # so that some follow the last head
     report = verify(folder)
     assert report.verdict is Verdict.NOT_ALL_PROVEN
     assert {one.ending for one in report.chains} == {

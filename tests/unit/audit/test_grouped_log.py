@@ -11,13 +11,18 @@ from contextlib import contextmanager
 from datetime import datetime
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.adapters.clock import SystemClock
 from gateway.audit import Limits, read_events
 from gateway.audit.grouped_log import GroupedLog
+from gateway.audit.record import ModeRecord
 from gateway.audit.report import Verdict
-from gateway.model.errors import Unavailable
+from gateway.model.access import Action
+from gateway.model.errors import Reason, Unavailable
+from gateway.model.questions import Answered, Evaluated, Question
 from gateway.model.verdicts import Change, Ending
+from tests.record_schema import findings_in
 
 
 @pytest.fixture
@@ -320,3 +325,31 @@ def test_a_closed_log_takes_nothing_and_has_its_last_head(grouped, audit):
     asyncio.run(run())
     assert audit.verify().verdict is Verdict.INTACT
     assert audit.listed()[-1]["state"] == "closed"
+
+
+def test_events_and_questions_are_recorded_and_what_waits_is_shown(grouped, audit, syncs):
+    log = grouped()
+    asked = Answered(question=Question(action=Action.READ), is_yes=False, reason=Reason.NOT_PERMITTED)
+    one = replace(admission(audit), found=Evaluated(answers=(asked, asked), is_batch=True))
+
+    async def run():
+        await log.tick(0.0)
+        record_id = log.note(ModeRecord, worker="w", mode="no-lease", generation=7)
+        with syncs.hanging():
+            waiting = [log.admit(one), log.record_all([one])]
+            await syncs.until_held()
+            assert log.gauges()["cachegate_audit_waiting_records"] == 7.0  # with that of the event
+        receipts = [await waiting[0], *(await waiting[1])]
+        assert log.gauges()["cachegate_audit_disk_bytes"] > 0
+        for receipt in receipts:
+            receipt.close(audit.outcome())
+        return record_id, [receipt.record_id for receipt in receipts]
+
+    mode_id, ask_ids = asyncio.run(run())
+    log.close()
+    assert [event["id"] for event in of_kind(audit, "mode")] == [mode_id]
+    assert [(event["ask_id"], event["item"]) for event in of_kind(audit, "question")] == [
+        (ask_id, item) for ask_id in ask_ids for item in (0, 1)
+    ]
+    assert list(findings_in(audit.folder)) == []
+    assert audit.verify().verdict is Verdict.INTACT

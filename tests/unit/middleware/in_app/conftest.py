@@ -57,11 +57,11 @@ class Gate:
     def is_degraded(self):
         return False
 
-    def decline(self, rejection):
+    async def decline(self, rejection):
         self.rejections.append(rejection)
         return Declined(reason=rejection.reason, record_id="declined")
 
-    def give_up(self, request):
+    async def give_up(self, request):
         return Declined(reason=Reason.FACTS_MOVED, record_id="given-up")
 
     async def reauthenticate(self, stamp, client, now):
