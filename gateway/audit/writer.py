@@ -118,10 +118,6 @@ class Writer:
                 self.chain.unwritten += self._seal_head(now, "live")
         return self._links
 
-    def append(self, covered: bytes, now: float) -> None:
-        """Write a record that was built on the links returned by `ready`."""
-        self._append_lines(self.chain.seal(covered), now)
-
     def append_all(self, records: Sequence[Ready], now: float) -> None:
         """Write records, and the deferred ones before them, in one write after `ready`: all, or none."""
         self._append_lines(self._seal_all(records, now), now)

@@ -6,6 +6,7 @@ import asyncio
 import json
 import socket
 import sys
+import time
 from asyncio.subprocess import DEVNULL, Process
 from itertools import count
 from typing import TYPE_CHECKING
@@ -59,7 +60,7 @@ class WorkerProcess:
         self.failure: Misconfigured | Unavailable | None = None
         self.last_status: WorkerStatus | None = None
         self.unanswered = 0  # how many questions in a row had no answer
-        self.answered_at = asyncio.get_running_loop().time()
+        self.answered_at = time.monotonic()
         self.hangs = False  # it was killed because it did not answer
 
     @classmethod
@@ -115,7 +116,7 @@ class WorkerProcess:
             return None
         else:
             self.unanswered = 0
-            self.answered_at = asyncio.get_running_loop().time()
+            self.answered_at = time.monotonic()
             return status
         finally:
             del self._pending[request_id]

@@ -57,7 +57,8 @@ def test_a_full_disk_is_a_line_in_the_log_and_not_one_for_each_request(site, ser
     gateway = serve(site.installation)
     [worker] = gateway.worker_pids()
     with full_disk(worker), gateway.wire.talk() as talk:
-        for _ in range(200):
+        # Few: what takes a minute here has its count logged meanwhile, and that line would be lost as well.
+        for _ in range(40):
             verify_refused(talk.get(paths.small, site.token), paths.content)
     eventually(gateway.is_ready)
     assert gateway.wire.get(paths.small, site.token).status == 200
@@ -66,7 +67,7 @@ def test_a_full_disk_is_a_line_in_the_log_and_not_one_for_each_request(site, ser
     lines = [json.loads(line) for line in gateway.log().splitlines() if '"not decided' in line]
     told = [line for line in lines if line["dependency"] == "audit"]
     assert 1 <= len(told) <= 3
-    assert sum(line["times"] for line in told if "times" in line) >= 199  # the first is a line of its own
+    assert sum(line["times"] for line in told if "times" in line) >= 39  # the first is a line of its own
     assert {line["reason"] for line in told} == {"no-audit"}
 
 

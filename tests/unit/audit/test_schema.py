@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import jsonschema
@@ -142,3 +143,18 @@ def test_a_log_of_version_1_still_verifies_to_the_last_record():
         if line.endswith(b"}")
     }
     assert kinds_there == {"decision", "outcome", "change", "change-outcome", "summary", "open", "head"}
+
+
+def test_the_reference_page_has_every_kind_and_each_of_its_members():
+    page = (Path(__file__).parents[3] / "docs/reference/audit-records.md").read_text()
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.*) \| .* \|$", page.partition("## Kinds")[2], re.MULTILINE)
+    documented = {
+        kind: set(re.findall("`([a-z_0-9]+)`", re.sub(r"\(.*?\)", "", text))) for kind, text in rows
+    }
+    of_all = {"kind", "schema", "id", "chain", "seq", "prev", "time", "node", "hash"}
+    written = {
+        kind: set(schema["$defs"][schema["$ref"].rpartition("/")[2]]["properties"]) - of_all
+        for kind in kinds()
+        for schema in [record_schema(kind)]
+    }
+    assert documented == written
