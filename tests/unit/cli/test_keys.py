@@ -144,3 +144,22 @@ def test_a_change_that_makes_no_sense_changes_nothing_and_says_what(command, com
 def test_an_admin_key_is_not_given_a_scope_of_content(command, command_json):
     _, key = command_json("keys", "create", "--admin")
     assert command("keys", "change", key["key_id"], "--scopes", "read")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("owner", "scopes"),
+    [
+        (("--role", "auditor"), ("keys:manage",)),
+        (("--role", "tenant-admin", "--tenant", "initech"), ("read",)),
+    ],
+)
+def test_a_key_with_a_role_is_given_the_scopes_of_its_role_alone(command, command_json, owner, scopes):
+    _, key = command_json("keys", "create", *owner)
+    assert command("keys", "change", key["key_id"], *(f"--scopes={one}" for one in scopes))[0] == 2
+    assert command("keys", "change", key["key_id"], "--scopes", "audit:read", "--name", "n")[0] == 0
+    assert command_json("keys", "show", key["key_id"])[1]["scopes"] == ["audit:read"]
+
+
+def test_an_admin_key_may_ask_for_decisions(command_json):
+    _, key = command_json("keys", "create", "--admin", "--scopes", "decisions:ask")
+    assert key["scopes"] == ["decisions:ask"]
