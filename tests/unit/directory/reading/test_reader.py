@@ -172,14 +172,17 @@ async def test_an_admin_key_has_no_tenant(facts, reader, make_key):
 
 
 async def test_a_malformed_key_or_tenant_record_refuses_and_is_reported(
-    reader, corrupt, acme, make_key, reported
+    facts, reader, corrupt, acme, make_key, reported
 ):
     tenant_name, key_name = names.tenant_fact(acme.tenant_id), names.key_fact(DIGEST)
+    of_record = make_key(tenant_record="ten_000000000001")
+    await change(facts, lambda changes: changes.put_key(of_record, DIGEST))
     await corrupt(tenant_name)
     with pytest.raises(Refusal) as refused:
         await reader.find_key([DIGEST])
     assert refused.value.reason is Reason.UNREADABLE_KEY
-    assert refused.value.key_id == make_key().key_id
+    assert (refused.value.key_id, refused.value.tenant) == (of_record.key_id, acme.tenant_id)
+    assert refused.value.tenant_record == of_record.tenant_record
     await corrupt(key_name)
     with pytest.raises(Refusal) as refused:
         await reader.find_key([DIGEST])
