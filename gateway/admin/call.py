@@ -93,6 +93,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         *,
         find: Find | None = None,
         tenant: str | None = None,
+        tenant_record: str | None = None,
         key_id: str | None = None,
         subject: tuple[str, ...] = (),
         made: str | None = None,
@@ -101,6 +102,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Done[Effect]:
         """Make one change. `made` and `location` name what it is about, for a later replay.
 
+        `tenant_record` is the record of the tenant, where it may be another than the one of that name now.
         Raises `Replayed` where it was made before.
         """
         proof = b"{cachegate}:made:" + secrets.token_hex(16).encode()
@@ -108,6 +110,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
         async def operation(changes: Changes) -> Effect:
             kept = None
+            await self._verify_own(changes)
             if self.ticket is not None:
                 kept = await verify_new(changes, self.ticket, self.now)
             await self._verify_match(changes, find)
@@ -138,6 +141,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
                     self.action.value,
                     operation,
                     tenant=tenant,
+                    tenant_record=tenant_record,
                     key_id=key_id,
                     subject=subject,
                     wait=self.query.wait,
@@ -147,6 +151,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         if done.barrier is not None:
             return done
         return replace(done, barrier=await self.session.unsure(change, done.moment))
+
+    async def _verify_own(self, changes: Changes) -> None:
+        """Refuse a change of one's own tenant once the name is free, or is another tenant's."""
+        if self.own is None:
+            return
+        tenant = await changes.find_tenant(self.own)
+        if tenant is None or tenant.record_id != self.principal.tenant_record:
+            raise Refusal(Reason.REMOVED_TENANT)
 
     async def _find_out(self, proof: bytes, effects: list[Effect]) -> Done[Effect]:
         """Find out whether a change was made whose answer was lost: one that was is answered as done.
