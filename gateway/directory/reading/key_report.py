@@ -94,8 +94,8 @@ def concerns_of(one: ReportedKey, period: Period) -> list[Concern]:
 
 def new_networks(networks: Networks, since: float) -> list[str]:
     """The networks that were first seen after this time, and after the key's first one."""
-    first = min(networks.values(), default=0.0)
-    return [network for network, seen_at in networks.items() if seen_at > first and seen_at >= since]
+    # They are in order, so the first one is known even where another was seen within the same second.
+    return [network for network, seen_at in list(networks.items())[1:] if seen_at >= since]
 
 
 async def _each_key(store: FactStore, listing: Listing, key_ids: list[KeyId]) -> AsyncIterator[ReportedKey]:
