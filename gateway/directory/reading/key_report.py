@@ -17,7 +17,7 @@ from gateway.directory.reading.key_usage import find_uses
 from gateway.directory.reading.listing import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from gateway.directory.reading.key_networks import Networks
     from gateway.directory.reading.key_usage import LastUse
@@ -63,13 +63,17 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def report_keys(
-    store: FactStore, listing: Listing, owners: Iterable[TenantId | None], period: Period
+    store: FactStore,
+    listing: Listing,
+    owners: Iterable[TenantId | None],
+    period: Period,
+    is_counted: Callable[[Key], bool] = lambda _key: True,
 ) -> KeyReport:
-    """Return the report on the keys of these tenants (None: the admin keys)."""
+    """Return the report on those keys of these tenants (None: the admin keys) that are counted."""
     counts = dict.fromkeys(Concern, 0)
     keys: dict[Concern, list[ReportedKey]] = {concern: [] for concern in Concern}
     async for one in _each_key(store, listing, await listing.list_key_ids(owners)):
-        for concern in concerns_of(one, period):
+        for concern in concerns_of(one, period) if is_counted(one.key) else ():
             counts[concern] += 1
             if len(keys[concern]) < MAX_LISTED:
                 keys[concern].append(one)
