@@ -17,7 +17,7 @@ from gateway.directory.records.codec import decode_grants, encode
 from gateway.directory.records.fact_sizes import FACT_BYTES
 from gateway.directory.records.policies import encode_policy
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.facts import Alias, Grant, Grants, KeyLife, ModelRule, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, Pattern, TenantId
 from gateway.model.stamps import LEAF_BYTES
 
@@ -163,6 +163,26 @@ async def test_a_key_whose_tenant_is_gone_comes_without_one(reader, corrupt, acm
     key, tenant, _ = await reader.find_key([DIGEST])
     assert key is not None
     assert tenant is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"revoked_at": 5.0},
+        {"revoked_at": 5.0, "life": KeyLife(revoked_for="in a build log", replaced_by="key_000000000009")},
+        {"life": KeyLife(disabled_at=5.0)},
+        {"life": KeyLife(is_decoy=True)},
+        {"revoked_at": 5.0, "tenant_record": "ten_000000000001"},  # of a tenant that was removed
+    ],
+)
+async def test_a_key_that_has_ended_costs_the_reads_of_one_that_nobody_has(facts, make_key, changes):
+    await change(facts, lambda facts_now: facts_now.put_key(make_key(**changes), DIGEST))
+    read = []
+    for digest in (DIGEST, b"\x09" * 32):
+        counting = CountingStore(facts)
+        found, _, stamp = await DirectoryReader(counting, PlainFacts(counting)).find_key([digest])
+        read.append(([len(names_read) for names_read in counting.reads], len(stamp.leaves), found is None))
+    assert read == [([1], 1, False), ([1], 1, True)]
 
 
 async def test_an_admin_key_has_no_tenant(facts, reader, make_key):
