@@ -40,6 +40,7 @@ class Forge:
     url: str
     key_id: str
     tenant: str
+    tenant_record: str | None = None  # without the one that its tenant has, no token is a good one
     now: int
     tenant_record: str | None = None
 
@@ -53,6 +54,7 @@ class Forge:
             "iss": '"{url}"',
             "aud": '"{url}"',
             "sub": f'"{self.tenant}"',
+            **({} if self.tenant_record is None else {"tenant_record": f'"{self.tenant_record}"'}),
             "client_id": '"{key_id}"',
             "jti": '"forged"',
             "iat": "{now}",

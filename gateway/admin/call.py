@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from gateway.admin.documents import Changed, KeyMade, moment
 from gateway.admin.idempotency import RUNNING_SECONDS, Note, note_done, verify_new
 from gateway.model.errors import FieldProblem, Reason, Refusal, Unavailable, UnknownOutcome
+from gateway.model.names import KeyId
 from gateway.model.roles import Giver
 from gateway.model.stores import Moment
 from gateway.model.verdicts import Change
@@ -93,6 +94,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         *,
         find: Find | None = None,
         tenant: str | None = None,
+        tenant_record: str | None = None,
         key_id: str | None = None,
         subject: tuple[str, ...] = (),
         made: str | None = None,
@@ -101,6 +103,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Done[Effect]:
         """Make one change. `made` and `location` name what it is about, for a later replay.
 
+        `tenant_record` is the record of the tenant, where it may be another than the one of that name now.
         Raises `Replayed` where it was made before.
         """
         proof = b"{cachegate}:made:" + secrets.token_hex(16).encode()
@@ -108,6 +111,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
 
         async def operation(changes: Changes) -> Effect:
             kept = None
+            await self._verify_caller(changes)
             if self.ticket is not None:
                 kept = await verify_new(changes, self.ticket, self.now)
             await self._verify_match(changes, find)
@@ -138,6 +142,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
                     self.action.value,
                     operation,
                     tenant=tenant,
+                    tenant_record=tenant_record,
                     key_id=key_id,
                     subject=subject,
                     wait=self.query.wait,
@@ -147,6 +152,23 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         if done.barrier is not None:
             return done
         return replace(done, barrier=await self.session.unsure(change, done.moment))
+
+    async def _verify_caller(self, changes: Changes) -> None:
+        """Refuse a change of a caller whose key, or whose own tenant, ended since it was admitted.
+
+        In the transaction itself: once a revocation has returned, nothing that the key began is made (I6).
+        Who has stolen a key may have any number of changes under way.
+        """
+        key = await changes.find_key(KeyId(self.principal.key_id))  # the token of an outside issuer has none
+        if key is not None and key.is_ended:
+            raise Refusal(Reason.DISABLED_KEY if key.revoked_at is None else Reason.REVOKED_KEY)
+        if self.own is None:
+            return
+        tenant = await changes.find_tenant(self.own)
+        if tenant is None or tenant.record_id != self.principal.tenant_record:
+            raise Refusal(Reason.REMOVED_TENANT)
+        if tenant.is_suspended:
+            raise Refusal(Reason.SUSPENDED_TENANT)
 
     async def _find_out(self, proof: bytes, effects: list[Effect]) -> Done[Effect]:
         """Find out whether a change was made whose answer was lost: one that was is answered as done.

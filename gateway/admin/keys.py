@@ -94,8 +94,22 @@ async def _documents(call: Call, keys: Sequence[facts.Key]) -> list[Key]:
 
 
 async def list_keys(call: Call) -> Reply:
-    """A page of keys: those of the operators, then tenant by tenant, each by id."""
+    """A page of keys: those of the operators, then tenant by tenant, each by id.
+
+    Those of removed tenants are among all. Those of one tenant are its own, and not those of an earlier
+    tenant of its name.
+    """
     query = call.query
+    if call.own is not None:
+        only: TenantId | None = call.own
+        is_of_operators = False
+    else:
+        only = None if query.tenant is None else parse_tenant_id(query.tenant)
+        is_of_operators = query.admin and only is None
+    asked = None if only is None or call.own is not None else await call.listing.find_tenant(only)
+
+    def is_listed(key: facts.Key) -> bool:
+        return _is_shown(call, key) and (asked is None or key.tenant_record == asked.record_id)
 
     async def page_of(
         owner: TenantId | None, after: str | None, limit: int
@@ -103,17 +117,20 @@ async def list_keys(call: Call) -> Reply:
         short, is_more = await call.listing.page_of(
             names.key_set(owner), _parse_short, after=after, limit=limit
         )
-        ids = [parse_key_id(names.long_key_id(one.encode())) for one in short]
-        found = [key async for _, key in call.listing.each_stored_key(ids) if _is_shown(call, key)]
+        ids = [parse_key_id(f"key_{one}") for one in short]
+        found = [key async for _, key in call.listing.each_stored_key(ids) if is_listed(key)]
+        if is_more and len(found) < limit:  # some are not listed: a page without them would end the list
+            last = ids[-1] if ids else f"key_{after or ''}"
+            rest = [one for one in await call.listing.list_key_ids([owner]) if one > last]
+            async for _, key in call.listing.each_stored_key(rest):
+                if is_listed(key):
+                    found.append(key)
+                if len(found) > limit:
+                    break
+            found, is_more = found[:limit], len(found) > limit
         documents = await _documents(call, found)
         return [(one.id.removeprefix("key_"), one) for one in documents], is_more
 
-    if call.own is not None:
-        only: TenantId | None = call.own
-        is_of_operators = False
-    else:
-        only = None if query.tenant is None else parse_tenant_id(query.tenant)
-        is_of_operators = query.admin and only is None
     page = await walk(
         call.listing,
         page_of,
@@ -122,6 +139,7 @@ async def list_keys(call: Call) -> Reply:
         only=only,
         is_of_operators=is_of_operators,
         has_operators=True,
+        with_removed=True,
     )
     return Reply(document=page, next_after=page.after)
 
@@ -213,7 +231,14 @@ async def revoke_key(call: Call) -> Reply:
         return await edits.revoke_key(changes, key_id=key_id, now=call.now)
 
     owner = await find_own(call, call.listing)
-    done = await call.change(edit, find=find_tag(key_id), tenant=owner.tenant, key_id=key_id, made=key_id)
+    done = await call.change(
+        edit,
+        find=find_tag(key_id),
+        tenant=owner.tenant,
+        tenant_record=owner.tenant_record,
+        key_id=key_id,
+        made=key_id,
+    )
     return changed(done, call, made=key_id)
 
 
@@ -286,6 +311,7 @@ async def _made(
         edit,
         find=find,
         tenant=new.key.tenant,
+        tenant_record=new.key.tenant_record,
         key_id=key_id,
         subject=subject,
         made=made,

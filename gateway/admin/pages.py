@@ -49,11 +49,12 @@ async def walk(
     only: TenantId | None = None,
     is_of_operators: bool = False,
     has_operators: bool = False,
+    with_removed: bool = False,
 ) -> Page[T]:
     """A page of what all owners have: the operators, where they have any, then tenant by tenant.
 
-    `only` and `is_of_operators` name the one owner that is asked about. Raises `Refusal` for a place that no
-    page gave.
+    `only` and `is_of_operators` name the one owner that is asked about; `with_removed`: what removed tenants
+    left counts too. Raises `Refusal` for a place that no page gave.
     """
     owner, item = _place(after)
     is_more = False
@@ -62,10 +63,15 @@ async def walk(
     else:
         owners = [None] if has_operators and not owner else []
         owners += [parse_tenant_id(owner)] if owner else []
-        tenants, is_more = await listing.page_of(
-            names.TENANTS, parse_tenant_id, after=owner or None, limit=MAX_WALKED
-        )
-        owners += tenants
+        found_tenants: set[TenantId] = set()
+        for index in (names.TENANTS, names.REMOVED_TENANTS) if with_removed else (names.TENANTS,):
+            tenants, has_more = await listing.page_of(
+                index, parse_tenant_id, after=owner or None, limit=MAX_WALKED
+            )
+            found_tenants.update(tenants)
+            is_more |= has_more
+        is_more |= len(found_tenants) > MAX_WALKED
+        owners += sorted(found_tenants)[:MAX_WALKED]
     items: list[T] = []
     for one in owners:
         start = item if item is not None and owner == (one or "") else None

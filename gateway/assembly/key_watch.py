@@ -87,6 +87,7 @@ class KeyWatch:
                 actor=f"worker:{self._worker}",
                 action=NEW_NETWORK,
                 tenant=use.tenant,
+                tenant_record=use.tenant_record,
                 key_id=use.key_id,
                 subject=(use.network,),
                 received_at=self._clock.now(),

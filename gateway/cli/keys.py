@@ -354,11 +354,11 @@ def change(
         raise BadNameError("--any-network or --networks, --no-expiry or --expires: one of them")
 
     async def work(session: OperatorSession) -> Done[Effect]:
-        now, kind = session.clock.now(), (await find_key(session, parsed)).kind
+        now, known = session.clock.now(), await find_key(session, parsed)
         ends_at = parse_moment(expires, now) if expires else None
         wanted = KeyChange(
             name=UNSET if name is None else parse_name(name),
-            scopes=parse_scopes(scopes, kind) if scopes else UNSET,
+            scopes=parse_scopes(scopes, known.kind, known.role) if scopes else UNSET,
             networks=parse_networks(networks or ()) if networks or any_network else UNSET,
             expires_at=ends_at if expires or no_expiry else UNSET,
         )

@@ -82,7 +82,12 @@ class AccessTokens:
         if principal.expires_at is not None:
             ends_at = min(ends_at, math.floor(principal.expires_at))
         if ends_at <= now:
-            raise Refusal(Reason.EXPIRED_KEY, key_id=principal.key_id, tenant=principal.tenant)
+            raise Refusal(
+                Reason.EXPIRED_KEY,
+                key_id=principal.key_id,
+                tenant=principal.tenant,
+                tenant_record=principal.tenant_record,
+            )
         return AccessClaims(
             key_id=principal.key_id,
             subject=principal.tenant or principal.key_id,

@@ -49,14 +49,14 @@ if TYPE_CHECKING:
 NETWORKS_BYTES = 8 << 20
 NETWORK_BYTES = 1_000  # of one parsed network with its text: measured, rounded up
 
-_REASONS = {
+REASON_OF_STATE = {
     KeyState.REVOKED: Reason.REVOKED_KEY,
     KeyState.DECOY: Reason.DECOY_KEY,
     KeyState.DISABLED: Reason.DISABLED_KEY,
     KeyState.NOT_YET_VALID: Reason.NOT_YET_VALID,
     KeyState.EXPIRED: Reason.EXPIRED_KEY,
 }
-
+"""Why a key in a state is refused; a live one is not."""
 
 _NOBODYS = Key(
     key_id=KeyId("key_000000000000"),
@@ -193,7 +193,7 @@ class Authenticator:
         if state is KeyState.DECOY and self._on_decoy is not None:
             self._on_decoy(key, client)
         if state is not KeyState.LIVE:
-            raise _refusal(_REASONS[state], key)
+            raise _refusal(REASON_OF_STATE[state], key)
         if key.networks and not self._is_inside(client, key):
             raise _refusal(Reason.OUTSIDE_NETWORKS, key)
         if key.kind is KeyKind.TENANT:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from gateway.model.access import Principal
     from gateway.model.names import KeyId, TenantId
+    from gateway.model.tenant_records import TenantRecordId
 
 MAX_KEYS = 100_000  # whose latest address is remembered: some 15 MB; beyond that, all are looked up again
 MAX_KNOWN = 50_000  # pairs of key and network that were noted: some 10 MB; beyond that, they are noted again
@@ -32,6 +33,7 @@ class NetworkUse(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     key_id: KeyId
     tenant: TenantId | None
+    tenant_record: TenantRecordId | None = None
     network: str
     at: float
 
@@ -62,8 +64,15 @@ class KeyNetworks:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known.add(seen)
-            use = NetworkUse(key_id=key_id, tenant=principal.tenant, network=network, at=now)
-            self._new.append(use)
+            self._new.append(
+                NetworkUse(
+                    key_id=key_id,
+                    tenant=principal.tenant,
+                    tenant_record=principal.tenant_record,
+                    network=network,
+                    at=now,
+                )
+            )
         if network is not None and network != find_network(latest.get(key_id, "")):
             if key_id not in self._moved and len(self._moved) >= MAX_KEYS:
                 return

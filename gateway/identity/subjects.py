@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from gateway.identity.authenticate import principal_of
+from gateway.identity.authenticate import REASON_OF_STATE, principal_of
 from gateway.identity.new_keys import KeyState, key_state
 from gateway.model.errors import Reason, Refusal
 from gateway.model.facts import DEFAULT_SCOPES, Key, KeyKind
@@ -94,8 +94,10 @@ class Subjects:
         """
         moment = now if question.moment is None else question.moment
         # Asked first: the checks below note the time and each use, and a question is none.
-        if any(key_state(key, time) is not KeyState.LIVE for time in (now, moment)):
-            raise Refusal(Reason.EXPIRED_KEY if key.revoked_at is None else Reason.REVOKED_KEY)
+        for time in (now, moment):
+            state = key_state(key, time)
+            if state is not KeyState.LIVE:
+                raise Refusal(REASON_OF_STATE[state])
         self._keys.verify(key, tenant, question.address or "", now)
 
 

@@ -76,10 +76,12 @@ class Bindings:
             if known is None:
                 await verify_room(self._stored, issuer)  # before anything is recorded
             binding_id = new.binding_id if known is None else known.binding_id
+            tenant = await self._stored.find_tenant(rule.tenant)
             change = Change(
                 actor=f"worker:{self._worker}",
                 action="bindings.make",
                 tenant=rule.tenant,
+                tenant_record=None if tenant is None else tenant.record_id,
                 key_id=binding_id,
                 subject=(issuer.name, rule.name, subject),
                 received_at=now,

@@ -23,9 +23,7 @@ from gateway.model.facts import KeyKind, Role, Scope
 DAY_SECONDS = 86_400.0
 
 CONTENT_SCOPES = frozenset({Scope.DISCOVER, Scope.READ, Scope.INFER})
-ADMINISTRATIVE_SCOPES = frozenset(
-    {Scope.AUDIT_READ, Scope.KEYS_MANAGE, Scope.TOKENS_INTROSPECT, Scope.DECISIONS_ASK}
-)
+ADMINISTRATIVE_SCOPES = frozenset(Scope) - CONTENT_SCOPES
 
 
 class Whose(StrEnum):

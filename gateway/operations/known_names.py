@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from gateway.model.errors import UnknownName
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
+    from gateway.model.facts import Key
     from gateway.model.names import TenantId
     from gateway.operations.session import OperatorSession
 
@@ -30,6 +31,15 @@ async def verify_tenant(session: OperatorSession, tenant_id: TenantId) -> None:
     """Raises `UnknownName` when there is no such tenant. One that still has keys counts as known."""
     if await session.listing.find_tenant(tenant_id) is None and not await session.listing.has_keys(tenant_id):
         raise unknown_tenant(tenant_id)
+
+
+async def find_membership(session: OperatorSession, tenant_id: TenantId | None) -> Callable[[Key], bool]:
+    """What tells a tenant's own keys from those of an earlier tenant of its name; None: every key counts.
+
+    Where nobody has the name now, all its keys are those of removed tenants, and all count.
+    """
+    tenant = None if tenant_id is None else await session.listing.find_tenant(tenant_id)
+    return lambda key: tenant is None or key.tenant_record == tenant.record_id
 
 
 async def with_nearest(session: OperatorSession, unknown: UnknownName) -> UnknownName:

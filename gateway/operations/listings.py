@@ -21,7 +21,7 @@ from gateway.model.moments import when
 from gateway.model.names import ancestors
 from gateway.model.periods import PeriodState, period_text, state_text
 from gateway.model.standing import standing_of
-from gateway.operations.known_names import find_nearest, unknown_tenant, verify_tenant
+from gateway.operations.known_names import find_membership, find_nearest, unknown_tenant, verify_tenant
 from gateway.resource.naming import model_directory
 
 if TYPE_CHECKING:
@@ -267,17 +267,14 @@ async def list_keys(
     if last is not None:
         owners = owners[owners.index(last.tenant) :] if last.tenant in owners else owners
     now = session.clock.now()
-    tenant = None if only is None else await session.listing.find_tenant(only)
+    is_own = await find_membership(session, only)
     keys: list[Key] = []
     for owner in owners:
         if limit is not None and len(keys) >= limit:
             break
         for key in await _keys_by_age(session, owner):
-            is_of_another = only is not None and (tenant is None or key.tenant_record != tenant.record_id)
-            if is_of_another:
-                continue
             is_before = last is not None and last.tenant == owner and _age(key) <= _age(last)
-            if not is_before and (state is None or _is_listed(key, state, now)):
+            if is_own(key) and not is_before and (state is None or _is_listed(key, state, now)):
                 keys.append(key)
     keys = keys[:limit]
     uses = await find_uses(session.store, [key.key_id for key in keys])

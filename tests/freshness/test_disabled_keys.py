@@ -30,7 +30,13 @@ def ways(fleet, tools):
     key_id, now = fleet.key_ids["acme"], SystemClock().now()
     key, *_ = load_signing_keys(fleet.installation.state / "signing" / "tokens")
     forge = Forge(
-        private=key.private, kid=key.kid, url=PUBLIC_URL, key_id=key_id, tenant="acme", now=int(now)
+        private=key.private,
+        kid=key.kid,
+        url=PUBLIC_URL,
+        key_id=key_id,
+        tenant="acme",
+        tenant_record=fleet.installation.json("tenants", "show", "acme")["record_id"],
+        now=int(now),
     )
     token = forge.good(scope='"discover read infer"')
     link_keys = load_link_keys(fleet.installation.state / "signing" / "links.key")

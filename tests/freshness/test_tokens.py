@@ -39,6 +39,7 @@ def fleet(build_fleet, tools, tmp_path_factory):
 def signer(fleet):
     """Signs as the gateway does, also for keys that do not exist yet, so that their absence is seen too."""
     key, *_ = load_signing_keys(fleet.installation.state / "signing" / "tokens")
+    records = {one["tenant"]: one["record_id"] for one in fleet.installation.json("tenants", "list")}
 
     def sign(key_id, tenant, **claims):
         forge = Forge(
@@ -47,6 +48,7 @@ def signer(fleet):
             url=PUBLIC_URL,
             key_id=key_id,
             tenant=tenant,
+            tenant_record=records[tenant],
             now=int(SystemClock().now()),
         )
         return forge.good(scope='"discover read infer"', **claims)

@@ -552,6 +552,61 @@ class TestRecords:
         assert token not in json.dumps(site.installation.records())
 
 
+def all_pages(administrator, path):
+    """The ids of all pages of a list, in order, and the places from which it went on."""
+    found, places, after = [], [], ""
+    while True:
+        page = administrator.get(f"{path}{'&' if '?' in path else '?'}limit=1{after}").json()
+        found += [one["id"] for one in page["items"]]
+        if page["after"] is None:
+            return found, places
+        places.append(page["after"])
+        after = f"&after={page['after']}"
+
+
+@pytest.fixture(scope="module")
+def keys(site):
+    """The keys of a tenant that was removed, and those of another one that took its name."""
+    made = []
+    for _ in range(2):
+        site.owner.made("/tenants", {"id": "twice"})
+        keys = [site.owner.made("/keys", {"tenant": "twice"})["id"] for _ in range(5)]
+        made.append(sorted(keys))
+        if len(made) == 1:
+            site.installation.run("tenants", "remove", "twice", "--yes")
+    return made
+
+
+class TestATakenName:
+    """A tenant that was removed, and another one that took its name."""
+
+    def test_the_list_of_one_tenant_has_its_own_keys_on_whatever_pages(self, site, keys):
+        former, own = keys
+        assert all_pages(site.owner, "/keys?tenant=twice")[0] == own
+        admin = site.owner.made("/keys", {"tenant": "twice", "role": "tenant-admin"})
+        as_tenant = Administrator(site.gateway.wire, admin["token"], "/v1")
+        found, places = all_pages(as_tenant, "/keys")
+        assert found == sorted([*own, admin["id"]])
+        assert not any(key_id.removeprefix("key_") in place for key_id in former for place in places)
+        assert as_tenant.get(f"/keys/{former[0]}").status == 404
+
+    def test_the_list_of_all_keys_has_those_of_removed_tenants(self, site, keys):
+        site.owner.made("/tenants", {"id": "gone"})
+        gone = site.owner.made("/keys", {"tenant": "gone"})["id"]
+        site.installation.run("tenants", "remove", "gone", "--yes")
+        found, _ = all_pages(site.owner, "/keys")
+        assert len(found) == len(set(found))
+        assert {gone, *keys[0], *keys[1]} <= set(found)
+
+    def test_the_record_of_a_change_names_the_tenant_that_the_key_is_of(self, site, keys):
+        former, own = (site.owner.get(f"/keys/{one[0]}").json() for one in keys)
+        assert former["tenant_record"] != own["tenant_record"]
+        for key in (former, own):
+            site.owner.post(f"/keys/{key['id']}/revoke")
+            [record] = [one for one in site.changes_of("keys.revoke") if one["key_id"] == key["id"]]
+            assert (record["tenant"], record["tenant_record"]) == ("twice", key["tenant_record"])
+
+
 def test_a_list_holds_no_worker_for_long(site):
     """A thousand tenants and keys: another request is answered between the pages."""
 

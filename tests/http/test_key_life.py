@@ -132,6 +132,7 @@ def test_a_use_from_a_new_network_is_reported_and_moves_no_generation(world, new
     assert eventually(lambda: last_network() == "2001:db8:1::/48")
     [event] = eventually(lambda: [one for one in events() if one["key_id"] == key["key_id"]])
     assert (event["tenant"], event["subject"]) == ("acme", ["2001:db8:1::/48"])
+    assert event["tenant_record"] == key["tenant_record"]
     assert world.gateway.metrics()["cachegate_key_new_networks_total"] >= 1
     report = world.installation.json("keys", "report", "--tenant", "acme")
     [reported] = [one for one in report["keys"]["new-networks"] if one["key_id"] == key["key_id"]]

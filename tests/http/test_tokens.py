@@ -140,6 +140,7 @@ def forge(attacked):
         url=PUBLIC_URL,
         key_id=attacked.key_id(),
         tenant="acme",
+        tenant_record=attacked.installation.json("tenants", "show", "acme")["record_id"],
         now=int(SystemClock().now()),
     )
 

@@ -48,7 +48,12 @@ async def make_binding(changes: Changes, *, issuer: Issuer, rule: MappingRule, n
             kept = tuple(name for name in known.rules if name in in_force)
             await changes.put_binding(replace(known, rules=(*kept, rule.name)))
     elif known.generation > current.generation:
-        raise Refusal(Reason.AMBIGUOUS_TOKEN, key_id=known.binding_id, tenant=known.tenant)
+        raise Refusal(
+            Reason.AMBIGUOUS_TOKEN,
+            key_id=known.binding_id,
+            tenant=known.tenant,
+            tenant_record=known.tenant_record,
+        )
     else:
         moved = replace(known, tenant=rule.tenant, tenant_record=tenant.record_id, rules=(rule.name,))
         await changes.put_binding(moved)

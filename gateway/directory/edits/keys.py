@@ -18,6 +18,7 @@ from gateway.directory.edits.tenants import load_staying_tenant
 from gateway.model.errors import Conflict, UnknownName
 from gateway.model.facts import KeyLife
 from gateway.model.moments import at
+from gateway.model.roles import ROLE_SCOPES
 
 if TYPE_CHECKING:
     from gateway.directory.edits.changes import Changes
@@ -90,6 +91,9 @@ async def change_key(changes: Changes, *, key_id: KeyId, wanted: KeyChange, now:
     changed = replace(key, **{name: getattr(wanted, name) for name in wanted.named})
     if changed == key:
         return Effect(is_changed=False, sentences=(f"key {key_id} was so already",))
+    if key.role is not None and not changed.scopes <= ROLE_SCOPES[key.role]:
+        allowed = ", ".join(sorted(ROLE_SCOPES[key.role]))
+        raise Conflict(f"key {key_id} has the role {key.role}, whose scopes are {allowed}")
     if changed.expires_at != key.expires_at:
         if key.life.replaced_by is not None:
             raise Conflict(

@@ -17,7 +17,7 @@ from gateway.directory.reading.key_usage import find_uses
 from gateway.directory.reading.listing import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from gateway.directory.reading.key_networks import Networks
     from gateway.directory.reading.key_usage import LastUse
@@ -63,13 +63,17 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def report_keys(
-    store: FactStore, listing: Listing, owners: Iterable[TenantId | None], period: Period
+    store: FactStore,
+    listing: Listing,
+    owners: Iterable[TenantId | None],
+    period: Period,
+    is_counted: Callable[[Key], bool] = lambda _key: True,
 ) -> KeyReport:
-    """Return the report on the keys of these tenants (None: the admin keys)."""
+    """Return the report on those keys of these tenants (None: the admin keys) that are counted."""
     counts = dict.fromkeys(Concern, 0)
     keys: dict[Concern, list[ReportedKey]] = {concern: [] for concern in Concern}
     async for one in _each_key(store, listing, await listing.list_key_ids(owners)):
-        for concern in concerns_of(one, period):
+        for concern in concerns_of(one, period) if is_counted(one.key) else ():
             counts[concern] += 1
             if len(keys[concern]) < MAX_LISTED:
                 keys[concern].append(one)
@@ -94,8 +98,8 @@ def concerns_of(one: ReportedKey, period: Period) -> list[Concern]:
 
 def new_networks(networks: Networks, since: float) -> list[str]:
     """The networks that were first seen after this time, and after the key's first one."""
-    first = min(networks.values(), default=0.0)
-    return [network for network, seen_at in networks.items() if seen_at > first and seen_at >= since]
+    # They are in order, so the first one is known even where another was seen within the same second.
+    return [network for network, seen_at in list(networks.items())[1:] if seen_at >= since]
 
 
 async def _each_key(store: FactStore, listing: Listing, key_ids: list[KeyId]) -> AsyncIterator[ReportedKey]:

@@ -40,6 +40,7 @@ from gateway.model.facts import DEFAULT_SCOPES, Key
 from gateway.model.issuers import FoundBinding, FoundIssuer, RuleLeaf, issuer_digest
 from gateway.model.names import KeyId, ModelId, TenantId
 from gateway.model.periods import PeriodClock
+from gateway.model.tenant_records import RECORD_CHARACTERS, RECORD_PREFIX, TenantRecordId
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ _STAND_IN = encode_key(
     Key(
         key_id=KeyId("key_000000000000"),
         tenant=TenantId("stand-in"),
+        tenant_record=TenantRecordId(RECORD_PREFIX + "0" * RECORD_CHARACTERS),  # as nearly every key has
         name="stands for a key",
         scopes=DEFAULT_SCOPES,
         networks=(),
@@ -141,8 +143,12 @@ class DirectoryReader:
         binding = read_set.decoded(name, partial(decode_binding, digest=digest))
         found = read_set.decoded(tenant_name, partial(decode_tenant, tenant_id=tenant))
         if name in read_set.unreadable or tenant_name in read_set.unreadable:
-            key_id = None if binding is None else binding.binding_id
-            raise Refusal(Reason.UNREADABLE_KEY, key_id=key_id, tenant=tenant)
+            raise Refusal(
+                Reason.UNREADABLE_KEY,
+                key_id=None if binding is None else binding.binding_id,
+                tenant=tenant,
+                tenant_record=None if binding is None else binding.tenant_record,
+            )
         return FoundBinding(binding=binding, tenant=found, stamp=read_set.stamp([name, tenant_name]))
 
     async def find_binding_again(self, stamp: Stamp) -> tuple[FoundIssuer, FoundBinding, MappingRule] | None:
@@ -307,5 +313,7 @@ def _find_tenant(read_set: ReadSet, key: Key) -> Tenant | None:
         return None
     tenant = read_set.decoded(names.tenant_fact(key.tenant), partial(decode_tenant, tenant_id=key.tenant))
     if read_set.unreadable:
-        raise Refusal(Reason.UNREADABLE_KEY, key_id=key.key_id, tenant=key.tenant)
+        raise Refusal(
+            Reason.UNREADABLE_KEY, key_id=key.key_id, tenant=key.tenant, tenant_record=key.tenant_record
+        )
     return tenant

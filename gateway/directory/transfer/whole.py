@@ -160,6 +160,12 @@ def _merged(fact: Fact, found: Fact) -> Fact:
 def _merged_key(key: Key, found: Key) -> Key:
     """Return the file's key; what ended the one that is here, in whatever way, ends it too."""
     life, here = key.life, found.life
+    if here.replaced_by is not None and life.replaced_by is None:  # it was rotated since, and its end was set
+        ends = [one for one in (key.expires_at, found.expires_at) if one is not None]
+        key, life = (
+            replace(key, expires_at=min(ends, default=None)),
+            replace(life, replaced_by=here.replaced_by),
+        )
     disabled_at = life.disabled_at if here.disabled_at is None else here.disabled_at
     merged = replace(life, disabled_at=disabled_at, is_decoy=life.is_decoy or here.is_decoy)
     if found.revoked_at is None:

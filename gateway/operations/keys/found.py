@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
+    from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
 
 MAX_LIST_BYTES = 8 << 20
@@ -47,6 +48,7 @@ class FoundToken(msgspec.Struct, frozen=True, kw_only=True):
     kind: FoundKind
     key_id: KeyId | None = None
     tenant: TenantId | None = None
+    tenant_record: TenantRecordId | None = None  # another tenant may have the name now
 
 
 class _Scanned(msgspec.Struct, frozen=True):
@@ -88,7 +90,15 @@ async def recognise(session: OperatorSession, tokens: Sequence[str]) -> list[Fou
         if key is None:
             found.append(FoundToken(place=place, kind=kind))
             continue
-        found.append(FoundToken(place=place, kind=FoundKind.OURS, key_id=key.key_id, tenant=key.tenant))
+        found.append(
+            FoundToken(
+                place=place,
+                kind=FoundKind.OURS,
+                key_id=key.key_id,
+                tenant=key.tenant,
+                tenant_record=key.tenant_record,
+            )
+        )
     return found
 
 

@@ -89,6 +89,7 @@ async def rotate_key(
             overlap_seconds=overlap_seconds,
         ),
         tenant=old.tenant,
+        tenant_record=old.tenant_record,
         key_id=key_id,
         subject=(new.key.key_id,),
         wait=wait,

@@ -17,13 +17,14 @@ from gateway.directory.edits import keys as edits
 from gateway.model.errors import BadNameError
 from gateway.model.key_changes import MAX_REASON_CHARACTERS
 from gateway.operations.keys.found import FoundToken, recognise
-from gateway.operations.known_names import verify_tenant
+from gateway.operations.known_names import find_membership, verify_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gateway.barrier import BarrierReport
     from gateway.model.names import KeyId, TenantId
+    from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
 
 FOUND_REASON = "found where it should not be"
@@ -67,8 +68,11 @@ async def revoke_of_tenant(
 ) -> Revocations:
     """Revoke all keys of a tenant. During an incident, suspending it takes one change; revoke them then."""
     await verify_tenant(session, tenant)
-    keys = await session.listing.list_keys(tenant)
-    return await _revoke(session, [(one.key_id, tenant) for one in keys], reason, wait=wait)
+    is_own = await find_membership(session, tenant)
+    keys = [one for one in await session.listing.list_keys(tenant) if is_own(one)]
+    return await _revoke(
+        session, [(one.key_id, tenant, one.tenant_record) for one in keys], reason, wait=wait
+    )
 
 
 async def revoke_found(
@@ -81,23 +85,30 @@ async def revoke_found(
 ) -> Revocations:
     """Revoke those of these tokens that are keys of ours, and say what the others are."""
     found = await recognise(session, tokens)
-    ours = dict.fromkeys((one.key_id, one.tenant) for one in found if one.key_id is not None)
+    ours = dict.fromkeys(
+        (one.key_id, one.tenant, one.tenant_record) for one in found if one.key_id is not None
+    )
     made = Revocations(keys=()) if is_dry else await _revoke(session, list(ours), reason, wait=wait)
     return msgspec.structs.replace(made, found=tuple(found))
 
 
 async def _revoke(
-    session: OperatorSession, keys: Sequence[tuple[KeyId, TenantId | None]], reason: str, *, wait: bool
+    session: OperatorSession,
+    keys: Sequence[tuple[KeyId, TenantId | None, TenantRecordId | None]],
+    reason: str,
+    *,
+    wait: bool,
 ) -> Revocations:
     revoked: list[RevokedKey] = []
     barriers: list[BarrierReport] = []
     generation = None
     ordered = sorted(keys, key=lambda one: (one[1] or "", one[0]))
-    for (key_id, tenant), following in pairwise([*ordered, None]):  # type: ignore[misc] # None is at the end
+    for (key_id, tenant, tenant_record), following in pairwise([*ordered, None]):  # type: ignore[misc] # None is at the end
         done = await session.perform(
             "keys.revoke",
             partial(edits.revoke_key, key_id=key_id, now=session.clock.now(), reason=reason),
             tenant=tenant,
+            tenant_record=tenant_record,
             key_id=key_id,
             subject=(f"reason: {reason}",) if reason else (),
             wait=wait and (following is None or following[1] != tenant),

@@ -10,7 +10,7 @@ from gateway.directory.edits.keys import is_rotating
 from gateway.directory.reading.key_report import Concern, Period, new_networks, report_keys
 from gateway.directory.reading.key_usage import find_uses
 from gateway.model.moments import at, when
-from gateway.operations.known_names import verify_tenant
+from gateway.operations.known_names import find_membership, verify_tenant
 
 if TYPE_CHECKING:
     from gateway.directory.reading.key_report import ReportedKey
@@ -56,7 +56,9 @@ async def list_rotations(session: OperatorSession, only: TenantId | None = None)
     """The rotations under way, of one tenant or of all, the first to end first."""
     now = session.clock.now()
     key_ids = await session.listing.list_key_ids(await _owners(session, only))
-    old = [key async for _, key in session.listing.each_stored_key(key_ids) if is_rotating(key, now)]
+    is_own = await find_membership(session, only)
+    stored = session.listing.each_stored_key(key_ids)
+    old = [key async for _, key in stored if is_own(key) and is_rotating(key, now)]
     old.sort(key=lambda key: (key.expires_at or 0.0, key.key_id))
     pairs = [(key, key.life.replaced_by) for key in old]
     uses = await find_uses(
@@ -90,7 +92,8 @@ async def key_report(
 ) -> KeyReportView:
     """The reports on the keys of one tenant, or on all."""
     period = Period(now=session.clock.now(), soon_seconds=soon_seconds, new_seconds=new_seconds)
-    found = await report_keys(session.store, session.listing, await _owners(session, only), period)
+    owners, is_own = await _owners(session, only), await find_membership(session, only)
+    found = await report_keys(session.store, session.listing, owners, period, is_own)
     return KeyReportView(
         as_of=at(period.now),
         soon_days=soon_seconds / 86_400,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 
 import pytest
@@ -144,3 +145,66 @@ def test_a_change_that_makes_no_sense_changes_nothing_and_says_what(command, com
 def test_an_admin_key_is_not_given_a_scope_of_content(command, command_json):
     _, key = command_json("keys", "create", "--admin")
     assert command("keys", "change", key["key_id"], "--scopes", "read")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("owner", "scopes"),
+    [
+        (("--role", "auditor"), ("keys:manage",)),
+        (("--role", "tenant-admin", "--tenant", "initech"), ("read",)),
+    ],
+)
+def test_a_key_with_a_role_is_given_the_scopes_of_its_role_alone(command, command_json, owner, scopes):
+    _, key = command_json("keys", "create", *owner)
+    assert command("keys", "change", key["key_id"], *(f"--scopes={one}" for one in scopes))[0] == 2
+    assert command("keys", "change", key["key_id"], "--scopes", "audit:read", "--name", "n")[0] == 0
+    assert command_json("keys", "show", key["key_id"])[1]["scopes"] == ["audit:read"]
+
+
+def test_an_admin_key_may_ask_for_decisions(command_json):
+    _, key = command_json("keys", "create", "--admin", "--scopes", "decisions:ask")
+    assert key["scopes"] == ["decisions:ask"]
+
+
+@pytest.fixture
+def of_both(command, command_json):
+    """A tenant whose name another had before, and a key of each."""
+    name = f"twice{uuid.uuid4().hex[:8]}"
+
+    def make():
+        command("tenants", "create", name)
+        return command_json("keys", "create", "--tenant", name)[1]
+
+    former = make()
+    assert command("tenants", "remove", name, "--yes")[0] == 0
+    return name, former, make()
+
+
+def test_a_tenant_has_no_key_of_another_that_had_its_name_before(command, command_json, of_both, tmp_path):
+    name, former, own = of_both
+    assert former["tenant_record"] != own["tenant_record"]
+    listed = command_json("keys", "list", "--tenant", name)[1]
+    assert [one["key_id"] for one in listed] == [own["key_id"]]
+    after = command_json("keys", "list", "--tenant", name, "--after", former["key_id"])[1]
+    assert [one["key_id"] for one in after] == [own["key_id"]]
+    reported = command_json("keys", "report", "--tenant", name)[1]["keys"]["never-expiring"]
+    assert [one["key_id"] for one in reported] == [own["key_id"]]
+    for edit in (("enable",), ("disable",), ("change", "--name", "x"), ("rotate",), ("close",)):
+        assert command("keys", edit[0], former["key_id"], *edit[1:])[0] == 1
+    found = tmp_path / "found"
+    found.write_text(former["token"] + "\n" + own["token"])
+    said = command_json("keys", "revoke", "--found", str(found), "--dry-run")[1]["found"]
+    assert [one["tenant_record"] for one in said] == [former["tenant_record"], own["tenant_record"]]
+    revoked = command_json("keys", "revoke", "--tenant", name)[1]["revoked"]
+    assert [(one["key_id"], one["is_changed"]) for one in revoked] == [(own["key_id"], True)]
+
+
+def test_the_record_of_a_change_names_the_tenant_that_the_key_is_of(command, command_json, of_both, tmp_path):
+    _, former, own = of_both
+    found = tmp_path / "found"
+    found.write_text(former["token"] + "\n" + own["token"])
+    command("keys", "revoke", "--found", str(found))
+    for key in (former, own):
+        _, lines, _ = command("audit", "search", "--key-id", key["key_id"], "--json")
+        changes = [one for one in map(json.loads, lines.splitlines()) if one.get("action") == "keys.revoke"]
+        assert {one["tenant_record"] for one in changes} == {key["tenant_record"]}, changes

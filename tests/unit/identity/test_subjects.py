@@ -14,7 +14,7 @@ from gateway.identity.new_keys import KeyOrder, issue_key
 from gateway.identity.pepper import Pepper, Peppers
 from gateway.identity.subjects import ANY_KEY, Subjects
 from gateway.model.errors import Reason, Refusal
-from gateway.model.facts import DEFAULT_SCOPES, KeyKind, Tenant
+from gateway.model.facts import DEFAULT_SCOPES, KeyKind, KeyLife, Tenant
 from gateway.model.names import KeyId, TenantId
 from gateway.model.questions import Question, Subject, SubjectKind
 from gateway.model.stamps import Leaf, Stamp
@@ -62,7 +62,8 @@ class Directory:
 class Site:
     def __init__(self, **changes):
         self.directory = Directory(**changes)
-        self.keys = Authenticator(self.directory, PEPPERS)
+        self.used_decoys = []
+        self.keys = Authenticator(self.directory, PEPPERS, lambda key, _: self.used_decoys.append(key))
         self.subjects = Subjects(self.directory, self.keys, KeysById(self.directory), self)
         self.time = NOW
 
@@ -119,20 +120,29 @@ def test_a_token_that_is_narrowed_asks_within_its_narrowing():
 
 
 @pytest.mark.parametrize(
-    ("changes", "moment"),
+    ("changes", "moment", "reason"),
     [
-        ({"expires_at": NOW - 1}, None),
-        ({"expires_at": NOW - 1}, NOW - 100),  # a claim revives nobody
-        ({"not_before": NOW + 50}, None),
-        ({"not_before": NOW + 50}, NOW + 100),  # nor does it show what begins later
-        ({"expires_at": NOW + 50}, NOW + 100),
-        ({"not_before": NOW - 50}, NOW - 100),
-        ({"revoked_at": NOW + 50}, NOW - 100),
-        ({"expires_at": NOW + 50}, math.nan),
+        ({"expires_at": NOW - 1}, None, Reason.EXPIRED_KEY),
+        ({"expires_at": NOW - 1}, NOW - 100, Reason.EXPIRED_KEY),  # a claim revives nobody
+        ({"not_before": NOW + 50}, None, Reason.NOT_YET_VALID),
+        ({"not_before": NOW + 50}, NOW + 100, Reason.NOT_YET_VALID),  # nor does it show what begins later
+        ({"expires_at": NOW + 50}, NOW + 100, Reason.EXPIRED_KEY),
+        ({"not_before": NOW - 50}, NOW - 100, Reason.NOT_YET_VALID),
+        ({"revoked_at": NOW + 50}, NOW - 100, Reason.REVOKED_KEY),
+        ({"expires_at": NOW + 50}, math.nan, Reason.NOT_YET_VALID),
+        ({"life": KeyLife(disabled_at=NOW + 50)}, NOW - 100, Reason.DISABLED_KEY),
+        ({"life": KeyLife(is_decoy=True)}, None, Reason.DECOY_KEY),
     ],
 )
-def test_a_key_has_to_be_valid_now_and_at_the_moment(changes, moment):
-    assert Site(**changes).reason(OWN.key.key_id, moment=moment) in {Reason.EXPIRED_KEY, Reason.REVOKED_KEY}
+def test_a_key_has_to_be_valid_now_and_at_the_moment(changes, moment, reason):
+    site = Site(**changes)
+    assert site.reason(OWN.key.key_id, moment=moment) is reason
+    assert site.used_decoys == []  # a question is no use of a key
+
+
+def test_a_key_of_a_tenant_that_had_the_name_before_is_no_subject():
+    site = Site(tenant_record="ten_000000000000")
+    assert site.reason(OWN.key.key_id, BY_OPERATOR) is Reason.REMOVED_TENANT
 
 
 def test_an_answer_about_a_key_ends_when_the_key_does():

@@ -29,6 +29,7 @@ from gateway.inprocess.hook_request import HookRequest
 from gateway.inprocess.process import Granted, GuardedProcess
 from gateway.model.access import Action
 from gateway.model.errors import Misconfigured, Reason, Unavailable
+from gateway.model.names import TenantId
 from gateway.model.verdicts import Declined
 from gateway.operations.session import open_session
 from tests.forged_tokens import CASES, Forge
@@ -117,14 +118,15 @@ def test_a_closed_process_answers_nothing_and_leaves_a_whole_chain():
         process.close()  # once more does nothing
 
 
-async def record_of(settings, tenant):
+async def find_tenant(settings, tenant):
     async with open_session(settings) as session:
-        return (await session.listing.find_tenant(tenant)).record_id
+        return await session.listing.find_tenant(tenant)
 
 
 def test_a_token_is_granted_what_its_key_is_and_a_forged_one_nothing():
     with settings_of_its_own(public_url="https://models.example") as settings:
         world = asyncio.run(build_world(settings))
+        acme = asyncio.run(find_tenant(settings, TenantId("acme")))
         [signing] = load_signing_keys(settings.token_key_folder)
         forge = Forge(
             private=signing.private,
@@ -132,8 +134,8 @@ def test_a_token_is_granted_what_its_key_is_and_a_forged_one_nothing():
             url="https://models.example",
             key_id=world.keys["acme"].key_id,
             tenant="acme",
+            tenant_record=acme.record_id,
             now=int(SystemClock().now()),
-            tenant_record=asyncio.run(record_of(settings, "acme")),
         )
         with GuardedProcess(settings) as process:
             answer = process.ask(question(forge.good(scope='"infer"')))

@@ -12,6 +12,7 @@ from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.key_set_client import KeySetClient
 from gateway.adapters.redis_store import RedisStore
 from gateway.directory.edits.changes import change
+from gateway.directory.edits.tenants import create_tenant
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.issuers.key_sets import KeySets
@@ -77,7 +78,11 @@ def document(outside):
 
 @pytest.fixture
 async def in_force(store, document):
-    await change(store, lambda changes: changes.put_issuer(document))
+    async def put(changes):
+        await create_tenant(changes, tenant_id=TenantId("acme"), name="", now=1.0)
+        await changes.put_issuer(document)
+
+    await change(store, put)
     return document
 
 

@@ -41,6 +41,8 @@ async def test_a_new_subject_is_bound_and_that_is_recorded(bindings, in_force, l
         found.binding_id,
         ("ci", "main", "repo:a"),
     )
+    record_id = (await listing.find_tenant(found.tenant)).record_id
+    assert change.tenant_record == found.tenant_record == record_id is not None
     assert len(bindings.forgotten) == 1
 
 

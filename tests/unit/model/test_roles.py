@@ -21,14 +21,7 @@ MAY_GIVE = {
     None: set(),
 }
 MAY_SCOPE = {
-    "owner": {
-        "discover",
-        "read",
-        "infer",
-        "audit:read",
-        "keys:manage",
-        *("tokens:introspect", "decisions:ask"),
-    },
+    "owner": {"discover", "read", "infer", *ADMINISTERS},
     "operator": {"discover", "read", "infer", "audit:read", "keys:manage"},
     "auditor": set(),
     "tenant-admin": {"discover", "read", "infer", "audit:read"},

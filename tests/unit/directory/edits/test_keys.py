@@ -22,7 +22,7 @@ from gateway.directory.edits.tenants import suspend_tenant
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
 from gateway.model.errors import Conflict
-from gateway.model.facts import UNCHANGED, KeyLife, Scope
+from gateway.model.facts import UNCHANGED, KeyLife, Role, Scope
 from gateway.model.key_changes import KeyChange
 from gateway.model.names import TenantId
 
@@ -232,6 +232,24 @@ async def test_what_is_named_is_changed_and_nothing_else(run, listing, make_key)
         "ci", frozenset({Scope.READ}), (), None,
     )  # fmt: skip
     assert not (await run(change_key, key_id=key.key_id, wanted=wanted, now=5.0)).is_changed
+
+
+@pytest.mark.parametrize(
+    ("owner", "role", "scope"),
+    [
+        (None, Role.AUDITOR, Scope.KEYS_MANAGE),
+        (None, None, Scope.READ),
+        ("acme", Role.TENANT_ADMIN, Scope.READ),
+        ("acme", Role.TENANT_ADMIN, Scope.TOKENS_INTROSPECT),
+    ],
+)
+async def test_a_key_is_not_given_a_scope_that_its_role_has_not(run, listing, make_key, owner, role, scope):
+    key = make_key(tenant=owner, set_role=role, scopes=frozenset({Scope.AUDIT_READ}))
+    await run(create_key, key=key, digest=OLD)
+    wanted = KeyChange(scopes=frozenset({Scope.AUDIT_READ, scope}))
+    with pytest.raises(Conflict, match="role"):
+        await run(change_key, key_id=key.key_id, wanted=wanted, now=5.0)
+    assert (await listing.find_key(key.key_id)).scopes == {Scope.AUDIT_READ}
 
 
 @pytest.mark.parametrize(("not_before", "expires_at"), [(None, 5.0), (None, 4.0), (20.0, 20.0)])

@@ -40,6 +40,7 @@ NEVER, ENDLESS, SOON, NEW = (
         ({"revoked_at": 1.0}, True, {"a": NOW - 80 * DAY, "b": NOW - DAY}, [NEW]),
         ({"revoked_at": 1.0}, True, {"a": NOW - 80 * DAY, "b": NOW - 31 * DAY}, []),
         ({"revoked_at": 1.0}, True, {"a": NOW - DAY}, []),
+        ({"revoked_at": 1.0}, True, {"a": NOW - DAY, "b": NOW - DAY}, [NEW]),  # within one second
     ],
 )
 async def test_a_key_is_reported_for_what_is_to_be_looked_at(make_key, changes, used, networks, concerns):

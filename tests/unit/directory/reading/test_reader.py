@@ -17,7 +17,7 @@ from gateway.directory.records.codec import decode_grants, encode
 from gateway.directory.records.fact_sizes import FACT_BYTES
 from gateway.directory.records.policies import encode_policy
 from gateway.model.errors import Reason, Refusal, Unavailable
-from gateway.model.facts import Alias, Grant, Grants, ModelRule, Visibility
+from gateway.model.facts import Alias, Grant, Grants, KeyLife, ModelRule, Visibility
 from gateway.model.names import GroupName, KeyId, ModelId, Pattern, TenantId
 from gateway.model.stamps import LEAF_BYTES
 
@@ -165,6 +165,26 @@ async def test_a_key_whose_tenant_is_gone_comes_without_one(reader, corrupt, acm
     assert tenant is None
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"revoked_at": 5.0},
+        {"revoked_at": 5.0, "life": KeyLife(revoked_for="in a build log", replaced_by="key_000000000009")},
+        {"life": KeyLife(disabled_at=5.0)},
+        {"life": KeyLife(is_decoy=True)},
+        {"revoked_at": 5.0, "tenant_record": "ten_000000000001"},  # of a tenant that was removed
+    ],
+)
+async def test_a_key_that_has_ended_costs_the_reads_of_one_that_nobody_has(facts, make_key, changes):
+    await change(facts, lambda facts_now: facts_now.put_key(make_key(**changes), DIGEST))
+    read = []
+    for digest in (DIGEST, b"\x09" * 32):
+        counting = CountingStore(facts)
+        found, _, stamp = await DirectoryReader(counting, PlainFacts(counting)).find_key([digest])
+        read.append(([len(names_read) for names_read in counting.reads], len(stamp.leaves), found is None))
+    assert read == [([1], 1, False), ([1], 1, True)]
+
+
 async def test_an_admin_key_has_no_tenant(facts, reader, make_key):
     admin = make_key(3, tenant=None)
     await change(facts, lambda changes: changes.put_key(admin, OTHER_DIGEST))
@@ -172,14 +192,17 @@ async def test_an_admin_key_has_no_tenant(facts, reader, make_key):
 
 
 async def test_a_malformed_key_or_tenant_record_refuses_and_is_reported(
-    reader, corrupt, acme, make_key, reported
+    facts, reader, corrupt, acme, make_key, reported
 ):
     tenant_name, key_name = names.tenant_fact(acme.tenant_id), names.key_fact(DIGEST)
+    of_record = make_key(tenant_record="ten_000000000001")
+    await change(facts, lambda changes: changes.put_key(of_record, DIGEST))
     await corrupt(tenant_name)
     with pytest.raises(Refusal) as refused:
         await reader.find_key([DIGEST])
     assert refused.value.reason is Reason.UNREADABLE_KEY
-    assert refused.value.key_id == make_key().key_id
+    assert (refused.value.key_id, refused.value.tenant) == (of_record.key_id, acme.tenant_id)
+    assert refused.value.tenant_record == of_record.tenant_record
     await corrupt(key_name)
     with pytest.raises(Refusal) as refused:
         await reader.find_key([DIGEST])

@@ -184,6 +184,23 @@ async def test_merging_an_older_file_neither_enables_a_key_nor_makes_a_decoy_one
     ]
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, 65.0), (90.0, 65.0), (30.0, 30.0)])
+async def test_merging_an_older_file_does_not_make_the_overlap_of_a_rotation_longer(
+    store, listing, acme, make_key, before, after
+):
+    digest, life = b"\x07" * 32, KeyLife(replaced_by=make_key(2).key_id)
+
+    async def rotated(changes):
+        await changes.put_tenant(acme)
+        await changes.put_key(make_key(1, expires_at=after, life=life), digest)
+
+    await change(store, rotated)
+    older = [StoredKey(digest=digest, key=make_key(1, name="as it was", expires_at=before))]
+    await change(store, lambda changes: bring_in(changes, older, merge=True))
+    key = await listing.find_key_by_digest(digest)
+    assert (key.name, key.expires_at, key.life) == ("as it was", after, life)
+
+
 async def test_merging_repairs_a_record_that_does_not_parse(store, listing, corrupt, acme):
     await change(store, lambda changes: changes.put_tenant(acme))
     await corrupt(names.tenant_fact(acme.tenant_id))
