@@ -40,7 +40,6 @@ class Forge:
     url: str
     key_id: str
     tenant: str
-    tenant_record: str | None = None  # without the one that its tenant has, no token is a good one
     now: int
     tenant_record: str | None = None
 
@@ -60,7 +59,6 @@ class Forge:
             "iat": "{now}",
             "exp": "{end}",
             "scope": '"discover read"',
-            **({} if self.tenant_record is None else {"tenant_record": f'"{self.tenant_record}"'}),
             **case.get("claims", {}),
         }
         raw_header = case.get("raw_header") or _object(header, case.get("more_header", ""))

@@ -1,9 +1,10 @@
 """One call of an operation: who calls, what was read, and the one way in which it changes something.
 
-`Call.change` makes a change in this order: the precondition (If-Match) and the idempotency key are checked in
-the transaction itself, so that of two operators at once one is refused; then the edit, which the commands use
-as well; then the wait until every worker has applied it (I6). A change that is made is never answered with an
-error: what cannot be sure yet is 202.
+`Call.change` makes a change in this order. In the transaction itself the decision is confirmed once more: a
+caller may be revoked while its change waits for something. There the precondition (If-Match) and the
+idempotency key are checked too, so that of two operators at once one is refused. Then comes the edit, which
+the commands use as well; then the wait until every worker has applied it (I6). A change that is made is never
+answered with an error: what cannot be sure yet is 202, also where an earlier request made it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from gateway.admin.documents import Changed, KeyMade, moment
-from gateway.admin.idempotency import RUNNING_SECONDS, Note, note_done, verify_new
+from gateway.admin.idempotency import RUNNING_SECONDS, Note, Replayed, note_done, verify_new
 from gateway.model.errors import FieldProblem, Reason, Refusal, Unavailable, UnknownOutcome
 from gateway.model.names import KeyId
 from gateway.model.roles import Giver
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gateway.admin.idempotency import Ticket
+    from gateway.barrier import BarrierReport
     from gateway.directory.edits.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.directory.reading.listing import Listing
@@ -44,6 +46,10 @@ if TYPE_CHECKING:
 PROOF_SECONDS = 60.0  # how long it can be found out whether a change was made
 LOOKS, LOOK_SECONDS = 20, 0.25
 REPLAYED = "This was done before, with the same Idempotency-Key."
+
+
+def _unconfirmed() -> None:
+    raise TypeError("a change is made under a receipt")
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +78,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     if_match: tuple[str, ...] | None = None
     ticket: Ticket | None = None
     on_progress: Callable[[], None] | None = None
+    confirm: Callable[[], None] = _unconfirmed
+    """The guard's last check. Raises `WithdrawnError`, or `Unavailable` without a lease."""
 
     @property
     def listing(self) -> Listing:
@@ -104,12 +112,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         """Make one change. `made` and `location` name what it is about, for a later replay.
 
         `tenant_record` is the record of the tenant, where it may be another than the one of that name now.
-        Raises `Replayed` where it was made before.
+        Raises `Replayed` where it was made before, and `WithdrawnError` where the caller may no longer make
+        it: then nothing was changed, and the request is decided anew.
         """
         proof = b"{cachegate}:made:" + secrets.token_hex(16).encode()
         effects: list[Effect] = []
 
         async def operation(changes: Changes) -> Effect:
+            self.confirm()  # in each run of the transaction: it is run again when any fact has changed
             kept = None
             await self._verify_caller(changes)
             if self.ticket is not None:
@@ -149,6 +159,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
                 )
             except UnknownOutcome:
                 done = await self._find_out(proof, effects)
+            except Replayed as replayed:
+                raise Replayed(replayed.note, await self._barrier_now(change)) from None
         if done.barrier is not None:
             return done
         return replace(done, barrier=await self.session.unsure(change, done.moment))
@@ -169,6 +181,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             raise Refusal(Reason.REMOVED_TENANT)
         if tenant.is_suspended:
             raise Refusal(Reason.SUSPENDED_TENANT)
+
+    async def _barrier_now(self, change: Change) -> BarrierReport:
+        """How far a change that was made earlier is in force: what is true of this moment is true of it."""
+        moment, _ = await self.session.store.read([])
+        if self.query.wait:
+            return await self.session.await_workers(change, moment)
+        return await self.session.unsure(change, moment)
 
     async def _find_out(self, proof: bytes, effects: list[Effect]) -> Done[Effect]:
         """Find out whether a change was made whose answer was lost: one that was is answered as done.

@@ -12,18 +12,20 @@ from __future__ import annotations
 import asyncio
 import re
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.admin import access, grants, keys, models, others, policy, tenants
-from gateway.admin.call import REPLAYED, Call, Reply
-from gateway.admin.documents import Changed, KeyMade
+from gateway.admin.call import REPLAYED, Call, Reply, changed
+from gateway.admin.documents import KeyMade
 from gateway.admin.idempotency import HEADER, Replayed, ticket_of
 from gateway.admin.openapi import document_of
 from gateway.delivery.document import answer_document, answer_json
-from gateway.directory.edits.effect import FolderOwned
+from gateway.directory.edits.effect import Effect, FolderOwned
 from gateway.faces.route import FaceRoute
 from gateway.front_door.strict_json import parse_strict_object
 from gateway.identity.tokens import TOKEN_PATTERN
@@ -33,7 +35,9 @@ from gateway.model.errors import BadNameError, Conflict, FieldProblem, Reason, R
 from gateway.model.escapes import decode_once
 from gateway.model.queries import split_query
 from gateway.model.routes import GuardedRoute, PublicRoute
+from gateway.model.stores import Moment
 from gateway.model.verdicts import Ordered
+from gateway.registrar import Done
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -77,11 +81,19 @@ class AdminFace:
     """The routes over one session. `is_own`: those of tenants, about the caller's own tenant alone."""
 
     def __init__(
-        self, session: OperatorSession, catalogue: DiskCatalogue, clock: Clock, *, is_own: bool = False
+        self,
+        session: OperatorSession,
+        catalogue: DiskCatalogue,
+        clock: Clock,
+        confirm: Callable[[Receipt, float], None],
+        *,
+        is_own: bool = False,
     ) -> None:
+        """`confirm` is the guard's last check, which is made again where something is changed."""
         self._session = session
         self._catalogue = catalogue
         self._clock = clock
+        self._confirm = confirm
         self._is_own = is_own
         self._path = OWN_PATH if is_own else ADMIN_PATH
         self.operations = OWN_OPERATIONS if is_own else OPERATIONS
@@ -183,15 +195,16 @@ class AdminFace:
             else None,
         )
 
-    async def _answer(self, operation: Operation, call: Call, _receipt: Receipt) -> Answer:
+    async def _answer(self, operation: Operation, call: Call, receipt: Receipt) -> Answer:
         """Carry it out. A change that has begun is not given up with its client."""
+        call = replace(call, confirm=lambda: self._confirm(receipt, self._clock.now()))
         try:
             if operation.is_change:
                 reply = await asyncio.shield(asyncio.ensure_future(operation.handle(call)))
             else:
                 reply = await operation.handle(call)
         except Replayed as replayed:
-            reply = _replay(operation, replayed)
+            reply = _replay(operation, call, replayed)
         except FolderOwned as error:
             raise Refusal(Reason.FOLDER_OWNED, client_detail=str(error)) from error
         except UnknownName as error:
@@ -352,21 +365,19 @@ def _parse_match(operation: Operation, request: WireRequest) -> tuple[str, ...] 
     return tuple(part.decode("ascii") for part in parts if _TAG.fullmatch(part))
 
 
-def _replay(operation: Operation, replayed: Replayed) -> Reply:
-    """The answer to a request that was carried out before: what it made, and no secret."""
+def _replay(operation: Operation, call: Call, replayed: Replayed) -> Reply:
+    """The answer to a request that was carried out before: what it made, and no secret.
+
+    Whether that is in force everywhere is found out anew: whoever sends a revocation again must not be told
+    that it is sure because the first answer was lost.
+    """
     note = replayed.note
-    members: dict[str, Any] = {
-        "id": note.subject,
-        "changed": True,
-        "generation": note.generation,
-        "sure": True,
-        "sure_at": None,
-        "workers": None,
-        "milliseconds": None,
-        "messages": (REPLAYED,),
-        "replayed": True,
-    }
-    document: Changed = Changed(**members)
-    if operation.reply is KeyMade:
-        document = KeyMade(**members, token=None, note=keys.NOT_SHOWN)
-    return Reply(document=document, status=note.status, location=note.location)
+    effect = Effect(is_changed=True, sentences=(REPLAYED,))
+    done = Done(effect, Moment(generation=note.generation), replayed.barrier)
+    more: dict[str, Any] = {"token": None, "note": keys.NOT_SHOWN} if operation.reply is KeyMade else {}
+    reply = changed(done, call, made=note.subject, **more)
+    return Reply(
+        document=replace(reply.document, replayed=True),
+        status=note.status if reply.status == HTTPStatus.OK else reply.status,
+        location=note.location,
+    )

@@ -19,6 +19,7 @@ import msgspec
 from gateway.model.errors import CachegateError, Reason, Refusal
 
 if TYPE_CHECKING:
+    from gateway.barrier import BarrierReport
     from gateway.directory.edits.changes import Changes
     from gateway.model.names import KeyId
 
@@ -68,11 +69,12 @@ class Ticket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replayed(CachegateError):  # noqa: N818 -- an answer, not an error
-    """The request was carried out before."""
+    """The request was carried out before. `barrier` says how far that is in force by now."""
 
-    def __init__(self, note: Note) -> None:
+    def __init__(self, note: Note, barrier: BarrierReport | None = None) -> None:
         super().__init__(note.subject)
         self.note = note
+        self.barrier = barrier
 
 
 def ticket_of(values: list[bytes], caller: KeyId, *parts: bytes) -> Ticket | None:

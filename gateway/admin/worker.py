@@ -44,8 +44,9 @@ def administered(settings: Settings, redis_url: str) -> tuple[Worker, AdminFace]
     worker = Worker(settings, redis_url)
     pipeline = worker.pipeline
     session = worker_session(pipeline)
-    own = AdminFace(session, pipeline.catalogue, pipeline.clock, is_own=True)
-    face = AdminFace(session, pipeline.catalogue, pipeline.clock)
+    confirm = pipeline.guard.confirm
+    own = AdminFace(session, pipeline.catalogue, pipeline.clock, confirm, is_own=True)
+    face = AdminFace(session, pipeline.catalogue, pipeline.clock, confirm)
     worker.add(own.routes(), own.public_routes())
     if settings.admin_public:
         worker.add(face.routes(), face.public_routes())

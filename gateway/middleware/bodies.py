@@ -21,9 +21,17 @@ if TYPE_CHECKING:
     from starlette.types import Receive
 
 HELD_BODIES = 8  # of the largest size, in a worker: 256 MiB by default
+LEAST_HELD_BYTES = 32 << 20
+"""Where all bodies are short: with eight of them, a caller could have two questions under way."""
+
 SHARES = 4  # an address has one of them
 WHOLE_SECONDS = 60.0
 IDLE_SECONDS = 10.0  # without a byte, as for the head of a request
+
+
+def held_bytes(largest: int) -> int:
+    """How much all bodies of a worker may hold, if the largest may have so many bytes."""
+    return max(HELD_BODIES * largest, LEAST_HELD_BYTES)
 
 
 class BodyShare:

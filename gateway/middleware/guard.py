@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from gateway.audit.record_fields import secrets_of
 from gateway.credential.client import Peer, TrustedNetworks
 from gateway.credential.extract import extract
-from gateway.middleware.bodies import HELD_BODIES, Bodies
+from gateway.middleware.bodies import Bodies, held_bytes
 from gateway.middleware.client_end import client_end
 from gateway.middleware.hook import answer_taken, read_body
 from gateway.middleware.meter import Meter
@@ -93,8 +93,7 @@ class ChokePoint:
         self._telemetry = telemetry
         self._transfers = transfers
         self._trusted_proxies = trusted_proxies
-        largest = max(map(_held_body_bytes, declared))
-        self._bodies = Bodies(HELD_BODIES * largest)
+        self._bodies = Bodies(held_bytes(max(map(_held_body_bytes, declared))))
         self._large_forms = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -498,8 +497,11 @@ def raw_path_of(scope: Scope) -> bytes:
 
 
 def _verify_told(meter: Meter, transfer: Transfer, client: ClientEnd) -> None:
-    """Raises `WithdrawnError` for a request that was cut before its answer began, if its caller waits."""
-    if not meter.status and transfer.cut is not None and not client.can_abort:
+    """Raises `WithdrawnError` for a request that was cut before its answer began, if its caller waits.
+
+    Never for what is not watched, a change: once begun, it is not made again.
+    """
+    if transfer.is_watched and not meter.status and transfer.cut is not None and not client.can_abort:
         raise WithdrawnError
 
 

@@ -144,8 +144,8 @@ class TokenGrant(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Ordered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An operation of the administration with all that it was ordered with; `answer` carries it out.
 
-    The last check of a change is before it begins, and not before the answer: the change may end what it was
-    decided on.
+    The last check of a change is before it begins, and again in its transaction, and not before the answer:
+    the change may end what it was decided on.
     """
 
     answer: Callable[[Receipt], Awaitable[object]]  # an `Answer`

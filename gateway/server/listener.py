@@ -55,6 +55,7 @@ class Beside(msgspec.Struct, frozen=True, kw_only=True):
     listener: socket.socket
     config: uvicorn.Config
     bounds: Bounds
+    counts: ConnectionCounts  # of its own connections: they are bounded by themselves, and reported with all
 
 
 class QuietServer(uvicorn.Server):
@@ -88,7 +89,7 @@ class QuietServer(uvicorn.Server):
             self._acceptor(listener, self.config, self._bounds, self._counts) for listener in sockets or ()
         ]
         acceptors += [
-            self._acceptor(one.listener, one.config, one.bounds, ConnectionCounts()) for one in self._beside
+            self._acceptor(one.listener, one.config, one.bounds, one.counts) for one in self._beside
         ]
         self.servers = cast("list[asyncio.base_events.Server]", acceptors)  # uvicorn's shutdown closes them
         for acceptor in acceptors:

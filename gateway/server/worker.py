@@ -43,7 +43,7 @@ from gateway.server.protocol import worker_protocol
 from gateway.server.stall_clock import STALL_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from gateway.model.at_once import AtOnce
     from gateway.server.early_refusal import EarlyRefusal
@@ -60,7 +60,7 @@ A request makes some sixty, none of them part of a cycle: with Python's own limi
 eighth of a worker's time.
 """
 
-ADMIN_CONNECTIONS = 128  # of the admin API: operators and their programs; descriptors are for transfers
+ADMIN_CONNECTIONS = 128  # of the admin API: operators and their programs; a descriptor each, set aside
 
 EXIT_MISCONFIGURED = 2
 EXIT_UNAVAILABLE = 3
@@ -168,8 +168,8 @@ async def _serve(
     if worker_app.on_replacing is not None and order.after_hang_seconds is not None:
         worker_app.on_replacing(order.after_hang_seconds)
     watched = _WatchedApp(worker_app.app)
-    counts = ConnectionCounts()
-    report = _Reporting(partial(_report, worker_app, counts))
+    counts, of_admin = ConnectionCounts(), ConnectionCounts()
+    report = _Reporting(partial(_report, worker_app, (counts, of_admin)))
 
     def on_serving() -> None:
         # What was made at start-up stays. Without freezing it, each full garbage collection would scan all
@@ -183,9 +183,9 @@ async def _serve(
     server = QuietServer(
         _config(order, worker_app, watched, counts),
         on_serving=on_serving,
-        beside=[_admin(order, worker_app, one) for one in beside],
+        beside=[_admin(order, worker_app, one, of_admin) for one in beside],
         bounds=Bounds(
-            connections=room(order.connections, max_files),
+            connections=room(order.connections, max_files - ADMIN_CONNECTIONS * len(beside)),
             stall_seconds=order.stall_seconds,
             without_share=parse_trusted_networks(order.trusted_proxies),
         ),
@@ -208,29 +208,29 @@ async def _serve(
     _say(writer, {"id": 0, "status": report()})
 
 
-def _admin(order: WorkerOrder, worker_app: WorkerApp, listener: socket.socket) -> Beside:
-    """The listener of the admin API. Its connections are counted by themselves: clients cannot take them."""
+def _admin(
+    order: WorkerOrder, worker_app: WorkerApp, listener: socket.socket, counts: ConnectionCounts
+) -> Beside:
+    """The listener of the admin API. Its connections are bounded by themselves: clients cannot take them."""
     if worker_app.admin is None:
         raise Misconfigured("admin", "there is a listener for it, and the application has no admin API")
     return Beside(
         listener=listener,
-        config=_config(order, worker_app, worker_app.admin, ConnectionCounts()),
+        config=_config(order, worker_app, worker_app.admin, counts),
         bounds=Bounds(connections=ADMIN_CONNECTIONS, stall_seconds=order.stall_seconds),
+        counts=counts,
     )
 
 
-def _report(worker_app: WorkerApp, counts: ConnectionCounts) -> dict[str, Any]:
-    """The application's report, with the counters that only the server has."""
+def _report(worker_app: WorkerApp, counts: Sequence[ConnectionCounts]) -> dict[str, Any]:
+    """The application's report, with what only the server counts: the connections of all its listeners."""
     report = worker_app.report()
     counted = {
-        "cachegate_connections_refused_total": counts.refused,
-        "cachegate_connections_stalled_total": counts.stalled,
+        "cachegate_connections_refused_total": sum(one.refused for one in counts),
+        "cachegate_connections_stalled_total": sum(one.stalled for one in counts),
     }
-    return {
-        **report,
-        "counters": {**report["counters"], **counted},
-        "gauges": {**report.get("gauges", {}), "cachegate_connections": counts.open},
-    }
+    gauges = {**report.get("gauges", {}), "cachegate_connections": sum(one.open for one in counts)}
+    return {**report, "counters": {**report["counters"], **counted}, "gauges": gauges}
 
 
 async def _answer(

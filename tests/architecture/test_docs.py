@@ -174,7 +174,9 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
     expected = {one.template: list(one.methods) for one in declared}
     expected |= {one.template: list(one.methods) for one in tokens.public_routes(anything)}
     expected |= {one.template: list(one.methods) for one in authzen.public_routes("https://gateway.example")}
-    for face in (AdminFace(anything, anything, anything, is_own=is_own) for is_own in (False, True)):
+    for face in (
+        AdminFace(anything, anything, anything, anything, is_own=is_own) for is_own in (False, True)
+    ):
         administered = [route.declaration for route in face.routes()]
         expected |= {one.template: list(one.methods) for one in (*administered, *face.public_routes())}
     expected |= {HEALTH_PATH.decode(): ["GET", "HEAD"], AUTHORITY_PATH.decode(): ["POST"]}

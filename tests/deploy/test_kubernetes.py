@@ -72,6 +72,7 @@ def test_clients_reach_the_gateway_through_the_proxy_alone_and_only_prometheus_i
     namespace, labels = OTHERS[who]
     assert may("ingress", GATEWAY, 8080, namespace=namespace, labels=labels) is (who == "the proxy in front")
     assert may("ingress", GATEWAY, 9090, namespace=namespace, labels=labels) is (who == "Prometheus")
+    assert not may("ingress", GATEWAY, 9091, namespace=namespace, labels=labels)  # the admin API
 
 
 def test_the_facts_server_reaches_nothing_and_the_inference_server_only_what_is_outside():

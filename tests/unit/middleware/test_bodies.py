@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gateway.middleware.bodies import Bodies
+from gateway.middleware.bodies import HELD_BODIES, SHARES, Bodies, held_bytes
 from gateway.model.errors import Reason, Refusal
 
 pytestmark = pytest.mark.anyio
@@ -79,3 +79,14 @@ async def test_one_address_leaves_room_for_others():
         with bodies.holding("192.0.2.2") as other:
             assert await bodies.read(receiving(part(b"0" * 4)), 10, other)
     assert await refused(bodies, receiving(part(b"0" * 5))) is Reason.BUSY
+
+
+async def test_where_all_bodies_are_short_one_address_has_many_of_them_at_a_time():
+    short = 64 << 10
+    bodies = Bodies(held_bytes(short))
+    with ExitStack() as stack:
+        for _ in range(100):
+            held = stack.enter_context(bodies.holding("192.0.2.1"))
+            assert len(await bodies.read(receiving(part(b"x" * short)), short, held)) == short
+    large = 32 << 20
+    assert held_bytes(large) // SHARES == HELD_BODIES * large // SHARES

@@ -15,10 +15,10 @@ from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
 from gateway.model.routes import GuardedRoute
-from gateway.model.verdicts import Declined, Ending, Receipt
+from gateway.model.verdicts import Declined, Ending, Ordered, Receipt
 from gateway.problems import PROBLEMS, UNRECORDED
 from gateway.telemetry import Telemetry, sample
-from gateway.transfers import Transfers
+from gateway.transfers import ClientGoneError, Transfers
 from tests import samples
 
 RECORD = "018f3c1e-7a5b-7c21-9d0e-112233445566"
@@ -49,6 +49,7 @@ class Gate:
     requests: list = field(default_factory=list)
     rejections: list = field(default_factory=list)
     outcomes: list = field(default_factory=list)
+    found: object = None
 
     async def admit(self, request, route):
         self.requests.append((request, route))
@@ -57,6 +58,7 @@ class Gate:
         if self.refusal:
             return Declined(reason=self.refusal, record_id=RECORD)
         admission = samples.admission(PRINCIPAL, request=request, action=route.action, policies=("p",))
+        admission = admission if self.found is None else replace(admission, found=self.found)
         return Receipt(record_id=RECORD, admission=admission, on_close=self._close)
 
     def confirm(self, receipt, now):
@@ -404,3 +406,12 @@ class TestWhoAsks:
 
     def test_whom_a_trusted_proxy_names(self):
         assert self.client(("192.0.2.1", 9), b"203.0.113.7", ["192.0.2.0/24"]) == "203.0.113.7"
+
+
+def test_a_change_that_has_begun_is_never_made_again():
+    async def changes(scope, receive, send):
+        raise ClientGoneError
+
+    exchange = ask(Gate(found=Ordered(answer=None, is_change=True)), changes)
+    assert len(exchange.seen) == 1
+    assert len(ask(Gate(), changes).seen) > 1  # what changes nothing is decided anew

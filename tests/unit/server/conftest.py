@@ -93,7 +93,8 @@ def build(argument):
     if argument.get("fails_at") == "crash":
         os._exit(7)
     app = App(argument)
-    return WorkerApp(app=app, report=app.report, on_refused=app.on_refused)
+    admin = app if argument.get("has_admin") else None
+    return WorkerApp(app=app, report=app.report, on_refused=app.on_refused, admin=admin)
 '''
 
 MAIN = '''

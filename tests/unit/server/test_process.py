@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -56,6 +56,34 @@ def test_a_worker_answers_until_it_is_told_to_stop():
             worker.stop()
             assert await asyncio.wait_for(running, 15) == 0
             assert await worker.ask() is None
+
+    asyncio.run(scenario())
+
+
+def test_the_connections_of_both_listeners_are_counted():
+    async def scenario():
+        order = WorkerOrder(
+            factory="served_application:build",
+            argument={"has_admin": True},
+            grace_seconds=2,
+            keep_alive_seconds=5,
+            tls={},
+        )
+        with bind("127.0.0.1", 0) as public, bind("127.0.0.1", 0) as admin:
+            worker = await WorkerProcess.start(order, [public, admin])
+            running = asyncio.create_task(worker.run())
+            try:
+                await asyncio.wait_for(worker.is_serving.wait(), 30)
+                with ExitStack() as stack:
+                    for listener in (public, admin):
+                        client = stack.enter_context(socket.create_connection(listener.getsockname(), 30))
+                        client.sendall(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n")
+                        assert await asyncio.to_thread(client.recv, 9)  # it is accepted by now
+                    status = await worker.ask()
+                assert status.gauges == {"cachegate_connections": 2}
+            finally:
+                worker.kill()
+                await running
 
     asyncio.run(scenario())
 
