@@ -337,6 +337,7 @@ def _parse_query(operation: Operation, query: bytes) -> Any:
         for field in split_query(query) if query else ():
             raw_name, equals, raw_value = field.partition(b"=")
             name = unquote_to_bytes(raw_name).decode("ascii")
+            _refuse_keys(name, Reason.KEY_IN_QUERY)
             if name in asked or not equals:
                 raise BadNameError("a parameter came twice, or without a value")
             asked[name] = decode_once(raw_value.replace(b"+", b" "))

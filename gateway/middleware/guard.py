@@ -15,6 +15,7 @@ the same request, but never after its first byte.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,7 @@ METER = "cachegate.meter"
 MAX_ATTEMPTS = 3  # how often a request is decided when its facts change before the first byte
 SMALL_FORM_BYTES = 64 * 1024
 MAX_LARGE_FORMS = 4  # at a time: each may have a megabyte
+MAX_LARGE_FORMS_OF_CLIENT = 2  # of them: any valid key may send one, and slowly
 DEGRADED = (b"cachegate-degraded", b"last-known-good")
 
 NOBODY = TrustedNetworks()
@@ -94,7 +96,7 @@ class ChokePoint:
         self._transfers = transfers
         self._trusted_proxies = trusted_proxies
         self._bodies = Bodies(held_bytes(max(map(_held_body_bytes, declared))))
-        self._large_forms = 0
+        self._large_forms: Counter[str] = Counter()  # by the client's address
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Guard one connection: HTTP is guarded, WebSockets are closed, lifespan goes to the app."""
@@ -177,7 +179,7 @@ class ChokePoint:
                 await self._decline(request, route, declined, meter.counting(send))
                 return
         try:
-            form = await self._read_form(receive, route)
+            form = await self._read_form(receive, route, request.client)
         except Refusal as refusal:
             await self._refuse(Rejection(request=request, reason=refusal.reason), route, meter, send)
             return
@@ -210,17 +212,20 @@ class ChokePoint:
         except Refusal as refusal:
             await self._refuse(_rejected(request, refusal), route, meter, send)
 
-    async def _read_form(self, receive: Receive, route: GuardedRoute) -> bytes:
+    async def _read_form(self, receive: Receive, route: GuardedRoute, client: str) -> bytes:
         """The whole form. Of large ones, few are read at a time. Raises `Refusal`."""
         if route.form_bytes <= SMALL_FORM_BYTES:
             return await read_body(receive, route.form_bytes)
-        if self._large_forms >= MAX_LARGE_FORMS:
+        forms = self._large_forms
+        if forms.total() >= MAX_LARGE_FORMS or forms[client] >= MAX_LARGE_FORMS_OF_CLIENT:
             raise Refusal(Reason.BUSY)
-        self._large_forms += 1
+        forms[client] += 1
         try:
             return await read_body(receive, route.form_bytes)
         finally:
-            self._large_forms -= 1
+            forms[client] -= 1
+            if not forms[client]:
+                del forms[client]
 
     async def _answer_guarded(
         self,

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admin.documents import KeyNew
-from gateway.admin.face import field_problem
+from gateway.admin.face import OPERATIONS, _parse_query, field_problem
 from gateway.admin.grants import parse_grant
 from gateway.admin.models import parse_rule, pattern_of, rule_id
-from gateway.model.errors import BadNameError
+from gateway.identity.tokens import mint_token
+from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.names import parse_pattern
 
 
@@ -54,3 +55,12 @@ def test_what_is_no_id_is_refused_and_never_an_error_of_ours(text):
             parse(text)
         except BadNameError:
             continue
+
+
+@pytest.mark.parametrize("query", [b"%b=1", b"limit=%b"])
+def test_no_problem_tells_a_key_that_stands_in_a_query(query):
+    token = mint_token("live", lambda alphabet: alphabet[0])
+    with pytest.raises(Refusal) as refused:
+        _parse_query(OPERATIONS[0], query % token.encode())
+    assert refused.value.reason is Reason.KEY_IN_QUERY
+    assert token not in str(refused.value.client_detail)

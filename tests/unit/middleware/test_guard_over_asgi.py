@@ -10,7 +10,14 @@ import pytest
 from msgspec.structs import replace
 
 from gateway.credential.client import parse_trusted_networks
-from gateway.middleware.guard import METER, RECEIPT, ROUTE, ChokePoint
+from gateway.middleware.guard import (
+    MAX_LARGE_FORMS_OF_CLIENT,
+    METER,
+    RECEIPT,
+    ROUTE,
+    SMALL_FORM_BYTES,
+    ChokePoint,
+)
 from gateway.model.access import Action, Resource, ResourceKind
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_BYTES
@@ -415,3 +422,47 @@ def test_a_change_that_has_begun_is_never_made_again():
     exchange = ask(Gate(found=Ordered(answer=None, is_change=True)), changes)
     assert len(exchange.seen) == 1
     assert len(ask(Gate(), changes).seen) > 1  # what changes nothing is decided anew
+
+
+def test_one_address_takes_no_more_than_its_share_of_the_large_forms():
+    large = SMALL_FORM_BYTES + 1
+    route = replace(ROUTE_A, methods=("PUT",), form_bytes=large)
+    own, other = ("192.0.2.1", 1), ("192.0.2.2", 1)
+
+    async def scenario():
+        gate, is_over, reading = Gate(), asyncio.Event(), asyncio.Semaphore(0)
+        middleware = ChokePoint(
+            hello,
+            guard=gate,
+            routes=[route],
+            clock=Clock(),
+            telemetry=Telemetry(),
+            transfers=Transfers(identity=gate, directory=gate, clock=Clock()),
+        )
+
+        async def slow():
+            reading.release()
+            await is_over.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def put(client):
+            statuses = []
+
+            async def send(message):
+                statuses.append(message.get("status"))
+
+            scope = {"type": "http", "method": "PUT", "path": "/a/b", "raw_path": b"/a/b", "headers": []}
+            await middleware({**scope, "query_string": b"", "client": client}, slow, send)
+            return statuses[0]
+
+        tasks = [asyncio.create_task(put(own)) for _ in range(MAX_LARGE_FORMS_OF_CLIENT)]
+        for _ in tasks:
+            await reading.acquire()
+        assert await put(own) == 503
+        tasks.append(asyncio.create_task(put(other)))
+        await reading.acquire()
+        is_over.set()
+        assert await asyncio.gather(*tasks) == [200] * len(tasks)
+        assert await put(own) == 200
+
+    asyncio.run(scenario())
