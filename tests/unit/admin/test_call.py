@@ -43,6 +43,7 @@ def test_a_caller_of_a_tenant_that_had_the_name_before_changes_nothing(installed
                 own=tenant,
                 now=now,
                 query=Waiting(),
+                confirm=lambda: None,  # the worker has not heard of it
             )
             with pytest.raises(Refusal) as refused:
                 await call.change(partial(create_key, key=new.key, digest=new.digest), tenant=tenant)
@@ -72,6 +73,7 @@ def test_a_key_that_ended_since_its_request_was_admitted_changes_nothing(install
                 own=None,
                 now=now,
                 query=Waiting(),
+                confirm=lambda: None,  # the worker has not heard of it
             )
             await session.perform("test", partial(edit, key_id=new.key.key_id, now=now))
             with pytest.raises(Refusal) as refused:
