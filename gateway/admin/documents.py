@@ -379,6 +379,7 @@ class Binding(Told, frozen=True, kw_only=True):
     issuer_url: str
     subject: str
     tenant: str
+    tenant_record: str | None
     rules: tuple[str, ...]
     created_at: datetime | None
     last_used_at: datetime | None

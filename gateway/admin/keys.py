@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 SHOWN_ONCE = "This is the key. It is told once, and stored nowhere."
 NOT_SHOWN = "The key was told once, in the first answer, and is stored nowhere."
+LOOKED = 1_000  # keys that are read at a time
+MAX_LOOKED = 10_000  # of one owner for one page, which may then be short, and leads on
 OF_ANOTHER_SYSTEM = "The key is the other system's, and was not seen here."
 
 
@@ -96,23 +98,34 @@ async def _documents(call: Call, keys: Sequence[facts.Key]) -> list[Key]:
 async def list_keys(call: Call) -> Reply:
     """A page of keys: those of the operators, then tenant by tenant, each by id."""
     query = call.query
+    named = None if call.own is not None or query.tenant is None else parse_tenant_id(query.tenant)
+    owner_now = None if named is None else await call.listing.find_tenant(named)
 
-    async def page_of(
-        owner: TenantId | None, after: str | None, limit: int
-    ) -> tuple[list[tuple[str, Key]], bool]:
-        short, is_more = await call.listing.page_of(
-            names.key_set(owner), _parse_short, after=after, limit=limit
-        )
-        ids = [parse_key_id(names.long_key_id(one.encode())) for one in short]
-        found = [key async for _, key in call.listing.each_stored_key(ids) if _is_shown(call, key)]
-        documents = await _documents(call, found)
-        return [(one.id.removeprefix("key_"), one) for one in documents], is_more
+    def is_asked(key: facts.Key) -> bool:
+        """Those of one tenant are its own: a tenant that had its name before is another one."""
+        return owner_now is None or key.tenant_record == owner_now.record_id
+
+    async def page_of(owner: TenantId | None, after: str | None, limit: int) -> tuple[list[Key], str | None]:
+        found: list[facts.Key] = []
+        for _ in range(MAX_LOOKED // LOOKED):
+            short, is_more = await call.listing.page_of(
+                names.key_set(owner), _parse_short, after=after, limit=LOOKED
+            )
+            ids = [parse_key_id(names.long_key_id(one.encode())) for one in short]
+            stored = [key async for _, key in call.listing.each_stored_key(ids)]
+            found += [key for key in stored if _is_shown(call, key) and is_asked(key)]
+            after = short[-1] if is_more and short else None
+            if len(found) > limit:
+                after = found[limit - 1].key_id.removeprefix("key_")
+            if after is None or len(found) >= limit:
+                break
+        return await _documents(call, found[:limit]), after
 
     if call.own is not None:
         only: TenantId | None = call.own
         is_of_operators = False
     else:
-        only = None if query.tenant is None else parse_tenant_id(query.tenant)
+        only = named
         is_of_operators = query.admin and only is None
     page = await walk(
         call.listing,
@@ -122,6 +135,7 @@ async def list_keys(call: Call) -> Reply:
         only=only,
         is_of_operators=is_of_operators,
         has_operators=True,
+        has_removed=True,
     )
     return Reply(document=page, next_after=page.after)
 
@@ -163,8 +177,11 @@ async def create_key(call: Call) -> Reply:
     verify_handed(call, new.key)
 
     async def edit(changes: Changes) -> Effect:
-        if order.tenant is not None and await changes.find_tenant(order.tenant) is None:
+        tenant = None if order.tenant is None else await changes.find_tenant(order.tenant)
+        if order.tenant is not None and tenant is None:
             raise impossible("/tenant", f"there is no tenant {order.tenant}")
+        if call.own is not None and (tenant is None or tenant.record_id != call.principal.tenant_record):
+            raise Refusal(Reason.ABSENT)  # removed meanwhile: who has the name now gets no key of this caller
         return await edits.create_key(changes, key=new.key, digest=new.digest)
 
     return await _made(call, new, edit, key_id=new.key.key_id)
