@@ -31,6 +31,7 @@ FACES = (
     ("/.well-known/", "identity"),
     ("/v1/keys", "tenant"),
     ("/v1/grants", "tenant"),
+    ("/v1/openapi.json", "tenant"),
     ("/models/v1/external/", "engine"),
     ("/proxy", "engine"),
     ("/health", "engine"),

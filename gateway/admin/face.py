@@ -19,7 +19,7 @@ import msgspec
 
 from gateway.admin import access, grants, keys, models, others, policy, tenants
 from gateway.admin.call import REPLAYED, Call, Reply
-from gateway.admin.documents import Changed, KeyMade
+from gateway.admin.documents import Changed, KeyMade, KeyRotated
 from gateway.admin.idempotency import HEADER, Replayed, ticket_of
 from gateway.admin.openapi import document_of
 from gateway.delivery.document import answer_document, answer_json
@@ -179,7 +179,7 @@ class AdminFace:
                 principal.key_id,
                 *(request.method.encode(), request.raw_path, request.query, request.form),
             )
-            if operation.is_change
+            if operation.takes_idempotency_key
             else None,
         )
 
@@ -191,7 +191,7 @@ class AdminFace:
             else:
                 reply = await operation.handle(call)
         except Replayed as replayed:
-            reply = _replay(operation, replayed)
+            reply = _replay(operation, call, replayed)
         except FolderOwned as error:
             raise Refusal(Reason.FOLDER_OWNED, client_detail=str(error)) from error
         except UnknownName as error:
@@ -221,7 +221,7 @@ class AdminFace:
         fields = "&".join(
             f"{name}={quote(_text(value), safe='')}"
             for name, value in asked.items()
-            if value is not None and value is not False
+            if value is not None and value is not False and value is not msgspec.UNSET
         )
         return f"{self._path}{operation.path}?{fields}"
 
@@ -289,14 +289,22 @@ def _parse_body(operation: Operation, request: WireRequest) -> Any:
     kinds = [value for name, value in request.headers if name == b"content-type"]
     if request.form and (len(kinds) != 1 or not _is_json(kinds[0])):
         raise Refusal(Reason.MALFORMED_BODY, client_detail="Send it with Content-Type: application/json.")
+    if not request.form and operation.is_body_optional:
+        return operation.body()
     if not request.form:
         raise Refusal(Reason.MALFORMED_BODY, fields=(FieldProblem("", "the body is missing"),))
     members = parse_strict_object(request.form)
-    _refuse_keys(msgspec.json.encode(members).decode(), Reason.MALFORMED_BODY)
+    named = {name: said for name, said in members.items() if not _are_tokens(operation, name)}
+    _refuse_keys(msgspec.json.encode(named).decode(), Reason.MALFORMED_BODY)
     try:
         return msgspec.convert(members, type=operation.body)
     except msgspec.ValidationError as error:
         raise Refusal(Reason.MALFORMED_BODY, fields=(field_problem(str(error)),)) from error
+
+
+def _are_tokens(operation: Operation, name: str) -> bool:
+    """Whether this member of a body has found tokens, which are compared and told to nobody."""
+    return operation.holds_found_tokens and name == "tokens"
 
 
 def _is_json(kind: bytes) -> bool:
@@ -352,7 +360,7 @@ def _parse_match(operation: Operation, request: WireRequest) -> tuple[str, ...] 
     return tuple(part.decode("ascii") for part in parts if _TAG.fullmatch(part))
 
 
-def _replay(operation: Operation, replayed: Replayed) -> Reply:
+def _replay(operation: Operation, call: Call, replayed: Replayed) -> Reply:
     """The answer to a request that was carried out before: what it made, and no secret."""
     note = replayed.note
     members: dict[str, Any] = {
@@ -369,4 +377,7 @@ def _replay(operation: Operation, replayed: Replayed) -> Reply:
     document: Changed = Changed(**members)
     if operation.reply is KeyMade:
         document = KeyMade(**members, token=None, note=keys.NOT_SHOWN)
+    elif operation.reply is KeyRotated:
+        note_of_key: dict[str, Any] = {"token": None, "note": keys.NOT_SHOWN}
+        document = KeyRotated(**members, **note_of_key, replaces=call.id, old_ends_at=None)
     return Reply(document=document, status=note.status, location=note.location)

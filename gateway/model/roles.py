@@ -23,7 +23,9 @@ from gateway.model.facts import KeyKind, Role, Scope
 DAY_SECONDS = 86_400.0
 
 CONTENT_SCOPES = frozenset({Scope.DISCOVER, Scope.READ, Scope.INFER})
-ADMINISTRATIVE_SCOPES = frozenset({Scope.AUDIT_READ, Scope.KEYS_MANAGE, Scope.TOKENS_INTROSPECT})
+ADMINISTRATIVE_SCOPES = frozenset(
+    {Scope.AUDIT_READ, Scope.KEYS_MANAGE, Scope.TOKENS_INTROSPECT, Scope.DECISIONS_ASK}
+)
 
 
 class Whose(StrEnum):

@@ -17,7 +17,7 @@ from gateway.directory.reading.key_usage import find_uses
 from gateway.directory.reading.listing import PAGE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from gateway.directory.reading.key_networks import Networks
     from gateway.directory.reading.key_usage import LastUse
@@ -63,12 +63,18 @@ class KeyReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def report_keys(
-    store: FactStore, listing: Listing, owners: Iterable[TenantId | None], period: Period
+    store: FactStore,
+    listing: Listing,
+    owners: Iterable[TenantId | None],
+    period: Period,
+    is_asked: Callable[[Key], bool] | None = None,
 ) -> KeyReport:
-    """Return the report on the keys of these tenants (None: the admin keys)."""
+    """Return the report on the keys of these tenants (None: the admin keys), or on some of them."""
     counts = dict.fromkeys(Concern, 0)
     keys: dict[Concern, list[ReportedKey]] = {concern: [] for concern in Concern}
     async for one in _each_key(store, listing, await listing.list_key_ids(owners)):
+        if is_asked is not None and not is_asked(one.key):
+            continue
         for concern in concerns_of(one, period):
             counts[concern] += 1
             if len(keys[concern]) < MAX_LISTED:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gateway.barrier import BarrierReport
     from gateway.model.names import KeyId, TenantId
+    from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
 
 FOUND_REASON = "found where it should not be"
@@ -78,9 +79,13 @@ async def revoke_found(
     reason: str = FOUND_REASON,
     wait: bool = True,
     is_dry: bool = False,
+    own: tuple[TenantId | None, TenantRecordId | None] | None = None,
 ) -> Revocations:
-    """Revoke those of these tokens that are keys of ours, and say what the others are."""
-    found = await recognise(session, tokens)
+    """Revoke those of these tokens that are keys of ours, and say what the others are.
+
+    `own`: only the keys of this tenant's record are, and all others are unknown.
+    """
+    found = await recognise(session, tokens, own)
     ours = dict.fromkeys((one.key_id, one.tenant) for one in found if one.key_id is not None)
     made = Revocations(keys=()) if is_dry else await _revoke(session, list(ours), reason, wait=wait)
     return msgspec.structs.replace(made, found=tuple(found))

@@ -11,7 +11,7 @@ from gateway.model.roles import DAY_SECONDS, HANDS_OUT, ROLE_SCOPES, Giver, Hand
 
 YEAR = 366 * DAY_SECONDS
 ACME, GLOBEX, NOBODY = "acme", "globex", None
-ADMINISTERS = {"audit:read", "keys:manage", "tokens:introspect"}
+ADMINISTERS = {"audit:read", "keys:manage", "tokens:introspect", "decisions:ask"}
 
 MAY_GIVE = {
     "owner": {None, "owner", "operator", "auditor", "tenant-admin"},
@@ -21,7 +21,7 @@ MAY_GIVE = {
     None: set(),
 }
 MAY_SCOPE = {
-    "owner": {"discover", "read", "infer", "audit:read", "keys:manage", "tokens:introspect"},
+    "owner": {"discover", "read", "infer", *ADMINISTERS},
     "operator": {"discover", "read", "infer", "audit:read", "keys:manage"},
     "auditor": set(),
     "tenant-admin": {"discover", "read", "infer", "audit:read"},
