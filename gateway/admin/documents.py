@@ -191,6 +191,117 @@ class Tenant(Told, frozen=True, kw_only=True):
     generation: int
 
 
+class RemovalQuery(Given, frozen=True, kw_only=True):
+    """Whether a removal is to be done, or only shown; and for how long it can be restored."""
+
+    dry_run: bool = False
+    restorable_days: Annotated[float, Meta(ge=0, le=90)] = 7.0
+
+
+class Restoration(Given, frozen=True, kw_only=True):
+    """Which removal is taken back, where there were several."""
+
+    removal: Annotated[str, Meta(pattern="^rem_[0-9a-f]{1,64}$")] | None = None
+
+
+class LostGrants(Told, frozen=True, kw_only=True):
+    """What another tenant loses."""
+
+    tenant: str
+    grants: list[str]
+
+
+class OnDisk(Told, frozen=True, kw_only=True):
+    """What is left on disk of one model. Shared blobs are linked by models of others, too."""
+
+    model: str
+    packages: int
+    files: int
+    bytes: int
+    shared_bytes: int
+
+
+class RemovalPlan(Told, frozen=True, kw_only=True):
+    """What removing a tenant takes, and what it leaves. `in_the_way`: what the policy folder says of it."""
+
+    tenant: str
+    record_id: str | None
+    name: str
+    is_resumed: bool
+    keys: int
+    bindings: int
+    grants: list[str]
+    grants_of_others: list[LostGrants]
+    patterns: list[str]
+    aliases: list[str]
+    groups: list[str]
+    allows: list[str]
+    wider_grants: list[str]
+    servers: list[str]
+    on_disk: list[OnDisk]
+    bytes_on_disk: int
+    restorable_seconds: float
+    in_the_way: list[str]
+
+
+class RemovalDone(Told, frozen=True, kw_only=True):
+    """A removal that is done: how much was taken. `kept_closed`: patterns that a broader one would open."""
+
+    removal_id: str
+    keys: int
+    bindings: int
+    grants: int
+    grants_of_others: int
+    patterns: int
+    kept_closed: list[str]
+    aliases: int
+    restorable_until: str
+
+
+class TenantRemoved(Told, frozen=True, kw_only=True):
+    """What a removal takes and, unless it was only asked about, that it is done."""
+
+    id: str
+    changed: bool
+    generation: int | None
+    sure: bool
+    sure_at: datetime | None
+    messages: list[str]
+    plan: RemovalPlan
+    done: RemovalDone | None
+
+
+class TenantRestored(Told, frozen=True, kw_only=True):
+    """A tenant that is back. Its keys and bindings stay revoked; `left` was not given back."""
+
+    id: str
+    changed: bool
+    generation: int
+    sure: bool
+    sure_at: datetime | None
+    messages: list[str]
+    record: str | None
+    removal_id: str
+    facts: int
+    left: list[str]
+    keys: int
+    bindings: int
+
+
+class RemovedTenant(Told, frozen=True, kw_only=True):
+    """A removal. `restorable_until` null: it cannot be restored any more."""
+
+    tenant: str
+    removal_id: str
+    record_id: str | None
+    stage: str
+    started_at: str
+    ended_at: str | None
+    restorable_until: str | None
+    keys: int
+    bindings: int
+
+
 # Keys
 
 
@@ -349,12 +460,21 @@ class ModelRulePatch(Given, frozen=True, kw_only=True):
     visibility: Visibility | UnsetType | None = UNSET
 
 
+class OwnershipMove(Given, frozen=True, kw_only=True):
+    """Ownership from one tenant to another: of these patterns, or without any of all."""
+
+    from_tenant: TenantName
+    to_tenant: TenantName
+    patterns: Annotated[list[PatternText], Meta(max_length=MAX_LISTED)] = []
+
+
 class ModelRule(Told, frozen=True, kw_only=True):
-    """What is said of a pattern."""
+    """What is said of a pattern. `owner_record` tells its owner from another tenant that has had its name."""
 
     id: str
     pattern: str
     owner: str | None
+    owner_record: str | None
     visibility: Visibility | None
     groups: tuple[str, ...]
     source: str

@@ -18,7 +18,7 @@ from tests.administration import Administrator
 
 EVERY_READ = {
     *("tenants.list", "tenants.read", "keys.list", "keys.read", "grants.list", "grants.read"),
-    "keys.report",
+    *("keys.report", "tenants.removed"),
     *("model-rules.list", "model-rules.read", "aliases.list", "groups.list", "groups.read", "policy.read"),
     *("quarantine.list", "quarantine.read", "issuers.list", "issuers.read", "bindings.list"),
     *("bindings.read", "access.explain", "access.readers"),
