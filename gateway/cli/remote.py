@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from gateway.adapters.admin_client import AdminClient
 from gateway.configuration.sources import load_gateway
 from gateway.identity.new_keys import KeyState
-from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind, Role, Scope
 from gateway.model.periods import PeriodState
 from gateway.operations.listings import GrantView, KeyView, TenantView, state_of
@@ -28,15 +27,6 @@ def find_gateway() -> AdminClient | None:
     """The gateway that commands go through; None where they work on the state folder."""
     named = load_gateway()
     return None if named is None else AdminClient(*named)
-
-
-def refuse_options(command: str, options: Mapping[str, object]) -> None:
-    """Raise `BadNameError` for options that a running gateway does not know yet."""
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise BadNameError(
-            f"{command} {given[0]} works on the state folder alone: unset CACHEGATE_URL, and run it there"
-        )
 
 
 def show_made(
