@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.cli.remote import WHY_LOCAL
 from tests.conftest import Installation
 
 
@@ -90,9 +91,15 @@ def test_a_command_that_stays_local_says_so(served):
             "CACHEGATE_URL": f"http://127.0.0.1:{gateway.admin.port}",
             "CACHEGATE_ADMIN_KEY": installation.admin_key,
         },
-        runs_here=True,
     )
-    assert "whatever CACHEGATE_URL says" in " ".join(beside.run("models", "list").stderr.split())
+    said = {
+        command: " ".join(beside.run(*command).stderr.split())
+        for command in (("models", "list"), ("bindings", "list"), ("keys", "rotations"))
+    }
+    for (group, name), text in said.items():
+        assert "whatever CACHEGATE_URL says" in text
+        assert WHY_LOCAL.get(f"{group} {name}", WHY_LOCAL.get(group)) in text
+    assert len(set(said.values())) == len(said)
 
 
 def test_keys_have_their_whole_life_from_afar(served, far, tmp_path):
