@@ -36,9 +36,9 @@ class AdminClient(msgspec.Struct, frozen=True):
         """Read something."""
         return self._ask("GET", path, None, query)
 
-    def each(self, path: str, **query: str) -> Iterator[dict[str, Any]]:
-        """All items of a list, page by page."""
-        after: dict[str, str] = {}
+    def each(self, path: str, *, start: str | None = None, **query: str) -> Iterator[dict[str, Any]]:
+        """All items of a list, page by page, those after `start`."""
+        after: dict[str, str] = {} if start is None else {"after": start}
         while True:
             page = self.get(path, limit=str(PAGE), **query, **after)
             yield from page["items"]
@@ -46,20 +46,40 @@ class AdminClient(msgspec.Struct, frozen=True):
                 return
             after = {"after": page["after"]}
 
-    def change(self, method: str, path: str, body: dict[str, Any] | None, *, wait: bool) -> dict[str, Any]:
-        """Change something; what it came to."""
-        changed: dict[str, Any] = self._ask(method, path, body, {} if wait else {"wait": "false"})
+    def change(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        *,
+        wait: bool = True,
+        seconds: float = SECONDS,
+        **query: str,
+    ) -> dict[str, Any]:
+        """Change something, whatever its state is; what it came to."""
+        asked = query if wait else {**query, "wait": "false"}
+        changed: dict[str, Any] = self._ask(method, path, body, asked, seconds)
         return changed
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None, query: dict[str, str]) -> Any:
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        query: dict[str, str],
+        seconds: float = SECONDS,
+    ) -> Any:
+        headers = {"Authorization": f"Bearer {self.key}"}
+        if method == "PATCH":
+            headers["If-Match"] = "*"
         try:
-            with httpx.Client(timeout=SECONDS, trust_env=False, follow_redirects=False) as client:
+            with httpx.Client(timeout=seconds, trust_env=False, follow_redirects=False) as client:
                 answer = client.request(
                     method,
                     self.url.rstrip("/") + PATH + path,
                     params=query,
                     json=body,
-                    headers={"Authorization": f"Bearer {self.key}"},
+                    headers=headers,
                 )
                 document = answer.json()
         except (httpx.HTTPError, ValueError) as error:

@@ -13,6 +13,7 @@ from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Reason, Refusal, UnknownName
 from gateway.model.facts import Visibility
 from gateway.model.names import ancestors, parse_md5, parse_model_id
+from gateway.model.periods import PeriodState
 from gateway.model.standing import standing_of
 from gateway.operations.explain.answer import parse_question, work_out
 
@@ -50,7 +51,7 @@ async def explain(call: Call) -> Reply:
 
 
 async def readers(call: Call) -> Reply:
-    """Who can read it: its owner, everybody, or whoever a grant names. Rules of your own are not asked."""
+    """Who can read it now: its owner, everybody, or whom a grant names. Rules of your own are not asked."""
     query = call.query
     if (query.model is None) == (query.blob is None):
         raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail="Name a model or a blob, and not both.")
@@ -64,11 +65,14 @@ async def readers(call: Call) -> Reply:
     except BadNameError as error:
         raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail=str(error)) from error
     standings = {model: await _standing(call, model) for model in models}
-    found = [one for model in models for one in _by_standing(model, standings[model])]
+    found = [one for model in models for one in await _by_standing(call, model, standings[model])]
     by_name = _named_by(standings)
+    records = {one.tenant_id: one.record_id for one in await call.listing.list_tenants()}
     async for each in call.listing.each_grants():
+        if each.tenant_id not in records or records[each.tenant_id] != each.tenant_record:
+            continue  # of a tenant that is no more, whoever has its name now
         for grant in each.grants:
-            if "read" in grant.actions:
+            if "read" in grant.actions and grant.state_at(call.now) is PeriodState.IN_FORCE:
                 names = (*grant.models, *(f"group {one}" for one in grant.groups))
                 given = dict.fromkeys(model for name in names for model in by_name.get(name, ()))
                 right = f"grant {each.tenant_id}:{grant.grant_id}"
@@ -88,8 +92,11 @@ def _named_by(standings: Mapping[ModelId, Standing]) -> dict[str, list[ModelId]]
     return found
 
 
-def _by_standing(model: ModelId, standing: Standing) -> list[ReaderOf]:
-    found = [] if standing.owner is None else [ReaderOf(model=model, tenant=standing.owner, right="owner")]
+async def _by_standing(call: Call, model: ModelId, standing: Standing) -> list[ReaderOf]:
+    owner = None if standing.owner is None else await call.listing.find_tenant(standing.owner)
+    found = []
+    if owner is not None and owner.record_id == standing.owner_record:
+        found.append(ReaderOf(model=model, tenant=owner.tenant_id, right="owner"))
     if standing.visibility is Visibility.PUBLIC:
         found.append(ReaderOf(model=model, tenant=None, right="public"))
     return found
@@ -101,7 +108,7 @@ async def _canonical(call: Call, asked: ModelId) -> ModelId:
 
 
 async def _standing(call: Call, model: ModelId) -> Standing:
-    return standing_of(await call.listing.find_rules(ancestors(model)))
+    return standing_of(await call.listing.find_rules(ancestors(model)), call.now)
 
 
 async def _linking(call: Call, md5: Md5) -> list[ModelId]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from gateway.admin.documents import Changed, KeyMade, moment
+from gateway.admin.documents import Changed, moment
 from gateway.admin.idempotency import RUNNING_SECONDS, Note, Replayed, note_done, verify_new
 from gateway.model.errors import FieldProblem, Reason, Refusal, Unavailable, UnknownOutcome
 from gateway.model.names import KeyId
@@ -233,8 +233,13 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
                 await asyncio.shield(store.release(self.ticket.lock, holder))
 
 
-def changed(done: Done[Effect], call: Call, *, made: str | None, **more: Any) -> Reply:
-    """The answer to a change: 200, or 202 while it is not sure that no worker acts on what was before."""
+def changed(
+    done: Done[Effect], call: Call, *, made: str | None, kind: type[Changed] = Changed, **more: Any
+) -> Reply:
+    """The answer to a change: 200, or 202 while it is not sure that no worker acts on what was before.
+
+    `kind` has the members `more` as well.
+    """
     barrier, now = done.barrier, call.session.clock.now()
     if barrier is None:
         raise TypeError("a change comes with its report")
@@ -253,7 +258,6 @@ def changed(done: Done[Effect], call: Call, *, made: str | None, **more: Any) ->
         "messages": (*done.result.sentences, *([barrier.why] if barrier.why else ())),
         "replayed": False,
     }
-    kind = KeyMade if more else Changed
     return Reply(
         document=kind(**members, **more),
         status=HTTPStatus.OK if is_sure else HTTPStatus.ACCEPTED,

@@ -17,10 +17,14 @@ from msgspec import UNSET, Meta, UnsetType
 
 from gateway.identity.new_keys import KeyState
 from gateway.model.facts import KeyKind, Role, Scope, Visibility
+from gateway.model.key_changes import MAX_REASON_CHARACTERS
 from gateway.model.periods import PeriodState
+from gateway.operations.keys.found import FoundKind
+from gateway.operations.listings import KeyFilter
 
 MAX_LISTED = 1_000  # names in one body
 PLACE = "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?:[0-9A-Za-z_~]{0,64}$"  # in a list of several tenants
+MAX_FOUND = 200  # tokens of one request: each that is ours is a change of its own
 DEFAULT_PAGE = 100
 MAX_PAGE = 1_000
 _LAST_SECOND = 253_402_300_799.0  # of the year 9999, which a date can still say
@@ -114,10 +118,30 @@ class PagedOfTenant(PagedOfOwners, frozen=True, kw_only=True):
     tenant: TenantName | None = None
 
 
+class OwnPagedKeys(PagedOfOwners, frozen=True, kw_only=True):
+    """A page of keys, of those in one state."""
+
+    state: KeyFilter | UnsetType = UNSET
+
+
 class PagedKeys(PagedOfTenant, frozen=True, kw_only=True):
     """A page of keys. `admin`: of the keys of no tenant."""
 
     admin: bool = False
+    state: KeyFilter | UnsetType = UNSET
+
+
+class OwnReportQuery(Given, frozen=True, kw_only=True):
+    """What a report calls soon, of ends, and new, of networks."""
+
+    soon_days: Annotated[float, Meta(ge=0, le=3660)] = 14.0
+    new_days: Annotated[float, Meta(ge=0, le=3660)] = 30.0
+
+
+class ReportQuery(OwnReportQuery, frozen=True, kw_only=True):
+    """The same, of the keys of one tenant, or of all."""
+
+    tenant: TenantName | None = None
 
 
 class AliasQuery(Waiting, frozen=True, kw_only=True):
@@ -167,6 +191,117 @@ class Tenant(Told, frozen=True, kw_only=True):
     generation: int
 
 
+class RemovalQuery(Given, frozen=True, kw_only=True):
+    """Whether a removal is to be done, or only shown; and for how long it can be restored."""
+
+    dry_run: bool = False
+    restorable_days: Annotated[float, Meta(ge=0, le=90)] = 7.0
+
+
+class Restoration(Given, frozen=True, kw_only=True):
+    """Which removal is taken back, where there were several."""
+
+    removal: Annotated[str, Meta(pattern="^rem_[0-9a-f]{1,64}$")] | None = None
+
+
+class LostGrants(Told, frozen=True, kw_only=True):
+    """What another tenant loses."""
+
+    tenant: str
+    grants: list[str]
+
+
+class OnDisk(Told, frozen=True, kw_only=True):
+    """What is left on disk of one model. Shared blobs are linked by models of others, too."""
+
+    model: str
+    packages: int
+    files: int
+    bytes: int
+    shared_bytes: int
+
+
+class RemovalPlan(Told, frozen=True, kw_only=True):
+    """What removing a tenant takes, and what it leaves. `in_the_way`: what the policy folder says of it."""
+
+    tenant: str
+    record_id: str | None
+    name: str
+    is_resumed: bool
+    keys: int
+    bindings: int
+    grants: list[str]
+    grants_of_others: list[LostGrants]
+    patterns: list[str]
+    aliases: list[str]
+    groups: list[str]
+    allows: list[str]
+    wider_grants: list[str]
+    servers: list[str]
+    on_disk: list[OnDisk]
+    bytes_on_disk: int
+    restorable_seconds: float
+    in_the_way: list[str]
+
+
+class RemovalDone(Told, frozen=True, kw_only=True):
+    """A removal that is done: how much was taken. `kept_closed`: patterns that a broader one would open."""
+
+    removal_id: str
+    keys: int
+    bindings: int
+    grants: int
+    grants_of_others: int
+    patterns: int
+    kept_closed: list[str]
+    aliases: int
+    restorable_until: str
+
+
+class TenantRemoved(Told, frozen=True, kw_only=True):
+    """What a removal takes and, unless it was only asked about, that it is done."""
+
+    id: str
+    changed: bool
+    generation: int | None
+    sure: bool
+    sure_at: datetime | None
+    messages: list[str]
+    plan: RemovalPlan
+    done: RemovalDone | None
+
+
+class TenantRestored(Told, frozen=True, kw_only=True):
+    """A tenant that is back. Its keys and bindings stay revoked; `left` was not given back."""
+
+    id: str
+    changed: bool
+    generation: int
+    sure: bool
+    sure_at: datetime | None
+    messages: list[str]
+    record: str | None
+    removal_id: str
+    facts: int
+    left: list[str]
+    keys: int
+    bindings: int
+
+
+class RemovedTenant(Told, frozen=True, kw_only=True):
+    """A removal. `restorable_until` null: it cannot be restored any more."""
+
+    tenant: str
+    removal_id: str
+    record_id: str | None
+    stage: str
+    started_at: str
+    ended_at: str | None
+    restorable_until: str | None
+    keys: int
+    bindings: int
+
+
 # Keys
 
 
@@ -178,6 +313,7 @@ class OwnKeyNew(Given, frozen=True, kw_only=True):
     networks: Annotated[list[Network], Meta(max_length=64)] = []
     not_before: Moment | None = None
     expires_at: Moment | None = None
+    decoy: Annotated[bool, Meta(description="For nobody: it opens nothing, any use is an alarm.")] = False
 
 
 class KeyNew(OwnKeyNew, frozen=True, kw_only=True):
@@ -186,6 +322,36 @@ class KeyNew(OwnKeyNew, frozen=True, kw_only=True):
     tenant: TenantName | None = None
     role: Role | None = None
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class KeyPatch(Given, frozen=True, kw_only=True):
+    """What changes of a key; null: as a new one has it, and without an end."""
+
+    name: PeopleName | UnsetType | None = UNSET
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=16)] | UnsetType | None = UNSET
+    networks: Annotated[list[Network], Meta(max_length=64)] | UnsetType | None = UNSET
+    expires_at: Moment | UnsetType | None = UNSET
+
+
+class KeyRevocation(Given, frozen=True, kw_only=True):
+    """Why a key is revoked, for its record and the audit log."""
+
+    reason: Annotated[str, Meta(max_length=MAX_REASON_CHARACTERS)] = ""
+
+
+class ScannedToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A found token as secret scanners send it; what else they say of it is not read."""
+
+    token: Annotated[str, Meta(max_length=8_192)]
+
+
+class FoundTokens(KeyRevocation, frozen=True, kw_only=True):
+    """Tokens that were found where they should not be. They are compared, and told to nobody."""
+
+    tokens: Annotated[
+        list[Annotated[str, Meta(max_length=8_192)] | ScannedToken], Meta(min_length=1, max_length=MAX_FOUND)
+    ]
+    dry_run: bool = False
 
 
 class KeyRotation(Given, frozen=True, kw_only=True):
@@ -219,6 +385,29 @@ class Key(Told, frozen=True, kw_only=True):
     last_used_network: str | None
     source: str
     generation: int
+
+
+class ReportedKey(Told, frozen=True, kw_only=True):
+    """A key in a report. `new_networks`: since when it is used from each."""
+
+    key_id: str
+    tenant: str | None
+    name: str
+    created_at: str | None
+    expires_at: str | None
+    last_used_at: str | None
+    last_used_network: str | None
+    new_networks: dict[str, str]
+
+
+class KeyReport(Told, frozen=True, kw_only=True):
+    """Keys to look at. The counts are complete; of each concern the first thousand keys are listed."""
+
+    as_of: str
+    soon_days: float
+    new_days: float
+    counts: dict[str, int]
+    keys: dict[str, list[ReportedKey]]
 
 
 # Grants
@@ -271,12 +460,21 @@ class ModelRulePatch(Given, frozen=True, kw_only=True):
     visibility: Visibility | UnsetType | None = UNSET
 
 
+class OwnershipMove(Given, frozen=True, kw_only=True):
+    """Ownership from one tenant to another: of these patterns, or without any of all."""
+
+    from_tenant: TenantName
+    to_tenant: TenantName
+    patterns: Annotated[list[PatternText], Meta(max_length=MAX_LISTED)] = []
+
+
 class ModelRule(Told, frozen=True, kw_only=True):
-    """What is said of a pattern."""
+    """What is said of a pattern. `owner_record` tells its owner from another tenant that has had its name."""
 
     id: str
     pattern: str
     owner: str | None
+    owner_record: str | None
     visibility: Visibility | None
     groups: tuple[str, ...]
     source: str
@@ -379,6 +577,7 @@ class Binding(Told, frozen=True, kw_only=True):
     issuer_url: str
     subject: str
     tenant: str
+    tenant_record: str | None
     rules: tuple[str, ...]
     created_at: datetime | None
     last_used_at: datetime | None
@@ -447,6 +646,37 @@ class KeyMade(Changed, frozen=True, kw_only=True):
 
     token: str | None
     note: str
+
+
+class KeyRotated(KeyMade, frozen=True, kw_only=True):
+    """A new key in the place of another, which ends then."""
+
+    replaces: str
+    old_ends_at: datetime | None
+
+
+class RevokedKey(Told, frozen=True, kw_only=True):
+    """A key that is revoked now. `changed`: it was not before."""
+
+    id: str
+    tenant: str | None
+    changed: bool
+
+
+class FoundKey(Told, frozen=True, kw_only=True):
+    """What a found token is, by its place in the list, from 1. The token is not told again."""
+
+    place: int
+    kind: FoundKind
+    id: str | None
+    tenant: str | None
+
+
+class FoundRevoked(Applied, frozen=True, kw_only=True):
+    """What the found tokens are, and the keys that were revoked."""
+
+    found: list[FoundKey]
+    revoked: list[RevokedKey]
 
 
 class FieldError(Told, frozen=True, kw_only=True):

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from gateway.admin import access, grants, keys, models, others, policy, tenants
 from gateway.admin.call import REPLAYED, Call, Reply, changed
-from gateway.admin.documents import KeyMade
+from gateway.admin.documents import KeyMade, KeyRotated
 from gateway.admin.idempotency import HEADER, Replayed, ticket_of
 from gateway.admin.openapi import document_of
 from gateway.delivery.document import answer_document, answer_json
@@ -191,7 +191,7 @@ class AdminFace:
                 principal.key_id,
                 *(request.method.encode(), request.raw_path, request.query, request.form),
             )
-            if operation.is_change
+            if operation.takes_idempotency_key
             else None,
         )
 
@@ -234,7 +234,7 @@ class AdminFace:
         fields = "&".join(
             f"{name}={quote(_text(value), safe='')}"
             for name, value in asked.items()
-            if value is not None and value is not False
+            if value is not None and value is not False and value is not msgspec.UNSET
         )
         return f"{self._path}{operation.path}?{fields}"
 
@@ -302,14 +302,22 @@ def _parse_body(operation: Operation, request: WireRequest) -> Any:
     kinds = [value for name, value in request.headers if name == b"content-type"]
     if request.form and (len(kinds) != 1 or not _is_json(kinds[0])):
         raise Refusal(Reason.MALFORMED_BODY, client_detail="Send it with Content-Type: application/json.")
+    if not request.form and operation.is_body_optional:
+        return operation.body()
     if not request.form:
         raise Refusal(Reason.MALFORMED_BODY, fields=(FieldProblem("", "the body is missing"),))
     members = parse_strict_object(request.form)
-    _refuse_keys(msgspec.json.encode(members).decode(), Reason.MALFORMED_BODY)
+    named = {name: said for name, said in members.items() if not _are_tokens(operation, name)}
+    _refuse_keys(msgspec.json.encode(named).decode(), Reason.MALFORMED_BODY)
     try:
         return msgspec.convert(members, type=operation.body)
     except msgspec.ValidationError as error:
         raise Refusal(Reason.MALFORMED_BODY, fields=(field_problem(str(error)),)) from error
+
+
+def _are_tokens(operation: Operation, name: str) -> bool:
+    """Whether this member of a body has found tokens, which are compared and told to nobody."""
+    return operation.holds_found_tokens and name == "tokens"
 
 
 def _is_json(kind: bytes) -> bool:
@@ -375,7 +383,11 @@ def _replay(operation: Operation, call: Call, replayed: Replayed) -> Reply:
     note = replayed.note
     effect = Effect(is_changed=True, sentences=(REPLAYED,))
     done = Done(effect, Moment(generation=note.generation), replayed.barrier)
-    more: dict[str, Any] = {"token": None, "note": keys.NOT_SHOWN} if operation.reply is KeyMade else {}
+    more: dict[str, Any] = {}
+    if operation.reply in {KeyMade, KeyRotated}:
+        more = {"token": None, "note": keys.NOT_SHOWN}
+    if operation.reply is KeyRotated:
+        more |= {"replaces": call.id, "old_ends_at": None}
     reply = changed(done, call, made=note.subject, **more)
     return Reply(
         document=replace(reply.document, replayed=True),

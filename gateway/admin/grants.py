@@ -7,7 +7,6 @@ generation is the ETag of each of them.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.admin.call import Reply, changed, created, impossible
@@ -67,16 +66,22 @@ def _document(grant: facts.Grant, tenant: TenantId, generation: int, now: float)
     )
 
 
-async def _find_held(facts_now: Listing, tenant: TenantId) -> facts.Grants | None:
-    """The grants of a tenant; none that another tenant, which had its name before, left behind."""
+async def _find_held(call: Call, facts_now: Listing, tenant: TenantId) -> facts.Grants | None:
+    """The grants of a tenant; none that another tenant, which had its name before, left behind.
+
+    Whoever administers its own tenant sees those of exactly this tenant, and no more once it was removed.
+    """
     found, owner = await facts_now.find_grants(tenant), await facts_now.find_tenant(tenant)
-    is_its_own = found is not None and owner is not None and found.tenant_record == owner.record_id
-    return found if is_its_own else None
+    if found is None or owner is None or found.tenant_record != owner.record_id:
+        return None
+    whose = owner.tenant_id, owner.record_id
+    is_shown = call.own is None or whose == (call.principal.tenant, call.principal.tenant_record)
+    return found if is_shown else None
 
 
-def _find_tag(tenant: TenantId) -> Find:
+def _find_tag(call: Call, tenant: TenantId) -> Find:
     async def find(facts_now: Listing) -> str | None:
-        found = await _find_held(facts_now, tenant)
+        found = await _find_held(call, facts_now, tenant)
         return None if found is None else str(found.generation)
 
     return find
@@ -88,16 +93,17 @@ async def list_grants(call: Call) -> Reply:
 
     async def page_of(
         owner: TenantId | None, after: str | None, limit: int
-    ) -> tuple[list[tuple[str, Grant]], bool]:
+    ) -> tuple[list[Grant], str | None]:
         if owner is None:
-            return [], False
-        held = await _find_held(call.listing, owner)
+            return [], None
+        held = await _find_held(call, call.listing, owner)
         if held is None:
-            return [], False
+            return [], None
         found = [
             (grant.grant_id, _document(grant, owner, held.generation, call.now)) for grant in held.grants
         ]
-        return cut(sorted(found, key=lambda one: one[0]), after, limit)
+        page, is_more = cut(sorted(found, key=lambda one: one[0]), after, limit)
+        return [one for _, one in page], page[-1][0] if is_more and page else None
 
     only = call.own
     if only is None and query.tenant is not None:
@@ -109,9 +115,7 @@ async def list_grants(call: Call) -> Reply:
 async def read_grant(call: Call) -> Reply:
     """One grant."""
     tenant, grant_id = _split(call.id)
-    if call.own not in {None, tenant}:
-        raise Refusal(Reason.ABSENT)
-    held = await _find_held(call.listing, tenant)
+    held = await _find_held(call, call.listing, tenant)
     if held is None:
         raise Refusal(Reason.ABSENT)
     for grant in held.grants:
@@ -158,9 +162,10 @@ async def create_grant(call: Call) -> Reply:
             now=call.now,
         )
         narrowed = set(packages)
+        held = await _find_held(call, changes, tenant)
         made[:] = [
             f"{tenant}:{one.grant_id}"
-            for one in await changes.list_grants(tenant)
+            for one in (() if held is None else held.grants)
             if (set(models) & set(one.models) or set(groups) & set(one.groups))
             and set(one.packages) == narrowed
             and set(body.actions) <= one.actions
@@ -176,10 +181,15 @@ async def create_grant(call: Call) -> Reply:
 async def remove_grant(call: Call) -> Reply:
     """Take one grant away."""
     tenant, grant_id = _split(call.id)
-    if call.own not in {None, tenant}:
-        raise Refusal(Reason.ABSENT)
-    edit = partial(edits.remove_grant, tenant_id=tenant, grant_id=grant_id)
-    done = await call.change(edit, find=_find_tag(tenant), tenant=tenant, subject=(grant_id,), made=call.id)
+
+    async def edit(changes: Changes) -> Effect:
+        if await _find_held(call, changes, tenant) is None:
+            raise Refusal(Reason.ABSENT)
+        return await edits.remove_grant(changes, tenant_id=tenant, grant_id=grant_id)
+
+    done = await call.change(
+        edit, find=_find_tag(call, tenant), tenant=tenant, subject=(grant_id,), made=call.id
+    )
     return changed(done, call, made=call.id)
 
 

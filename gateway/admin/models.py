@@ -22,6 +22,7 @@ from gateway.admin.documents import (
     ModelRule,
     ModelRuleNew,
     ModelRulePatch,
+    OwnershipMove,
     Paged,
     Waiting,
 )
@@ -83,6 +84,7 @@ def _document(rule: facts.ModelRule) -> ModelRule:
         id=rule_id(rule.pattern),
         pattern=rule.pattern,
         owner=rule.owner,
+        owner_record=rule.owner_record,
         visibility=rule.visibility,
         groups=rule.groups,
         source=rule.source,
@@ -146,6 +148,27 @@ async def change_rule(call: Call) -> Reply:
 
     done = await call.change(edit, find=_find_tag(pattern), subject=(pattern,), made=call.id)
     return changed(done, call, made=call.id)
+
+
+async def move_rules(call: Call) -> Reply:
+    """Give what one tenant owns to another, in one transaction; all else that is said of it stays."""
+    body = call.body
+    patterns = [_parsed(f"/patterns/{nth}", parse_pattern, one) for nth, one in enumerate(body.patterns)]
+    giving, taking = parse_tenant_id(body.from_tenant), parse_tenant_id(body.to_tenant)
+
+    async def edit(changes: Changes) -> Effect:
+        for pointer, tenant in (("/from_tenant", giving), ("/to_tenant", taking)):
+            if await changes.find_tenant(tenant) is None:
+                raise impossible(pointer, f"there is no tenant {tenant}")
+        effect = await edits.move(changes, from_tenant=giving, to_tenant=taking, patterns=patterns)
+        if not effect.is_changed:
+            raise Refusal(Reason.CONFLICT, client_detail=" ".join(effect.sentences))
+        return effect
+
+    named = patterns or ["all that it owns"]
+    subject = (f"from {giving}", f"to {taking}", *named)
+    done = await call.change(edit, tenant=taking, subject=subject, made=taking)
+    return changed(done, call, made=taking)
 
 
 async def _said(changes: Changes, pattern: Pattern, owner: Any, visibility: Any) -> Effect:
@@ -285,6 +308,16 @@ OPERATIONS: Sequence[Operation] = (
         query=Waiting,
         body=ModelRuleNew,
         creates=True,
+        more_refusals=(Reason.FOLDER_OWNED,),
+    ),
+    Operation(
+        action=Action.MODEL_RULES_MOVE,
+        method="POST",
+        path="/model-rules/move",
+        summary="Give what one tenant owns to another, in one transaction.",
+        handle=move_rules,
+        query=Waiting,
+        body=OwnershipMove,
         more_refusals=(Reason.FOLDER_OWNED,),
     ),
     Operation(

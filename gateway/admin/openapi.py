@@ -78,7 +78,7 @@ def _operation(one: Operation, components: dict[str, Any]) -> dict[str, Any]:
     }
     if one.body is not None:
         document["requestBody"] = {
-            "required": True,
+            "required": not one.is_body_optional,
             "content": {"application/json": {"schema": _schema_of(one.body)}},
         }
     return document
@@ -110,7 +110,7 @@ def _parameters(one: Operation, components: dict[str, Any]) -> list[dict[str, An
                 "example": '"17"',
             }
         )
-    if one.is_change:
+    if one.takes_idempotency_key:
         found.append(_IDEMPOTENCY)
     return found
 

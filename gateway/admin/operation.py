@@ -37,6 +37,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
     body_bytes: int = BODY_BYTES
+    is_body_optional: bool = False
+    holds_found_tokens: bool = False  # in its body's `tokens`: keys that were found somewhere
+    is_safe_to_repeat: bool = False  # by itself, so that it takes no Idempotency-Key
     creates: bool = False  # answers 201 with the place of what it made
     has_etag: bool = False  # is about one record, whose generation is its ETag
     needs_match: bool = False  # is refused without If-Match
@@ -46,6 +49,11 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     def is_change(self) -> bool:
         """Whether it changes facts or rules."""
         return self.action in ADMINISTRATIVE_CHANGES
+
+    @property
+    def takes_idempotency_key(self) -> bool:
+        """Whether a request can be sent again with the same Idempotency-Key."""
+        return self.is_change and not self.is_safe_to_repeat
 
     @property
     def statuses(self) -> tuple[int, ...]:
@@ -69,7 +77,9 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
         if self.body is not None:
             found += [Reason.MALFORMED_BODY, Reason.IMPOSSIBLE_VALUE]
         if self.is_change:
-            found += [Reason.CONFLICT, Reason.REUSED_IDEMPOTENCY_KEY, Reason.TOO_MANY_IDEMPOTENCY_KEYS]
+            found += [Reason.CONFLICT]
+        if self.takes_idempotency_key:
+            found += [Reason.REUSED_IDEMPOTENCY_KEY, Reason.TOO_MANY_IDEMPOTENCY_KEYS]
         if self.has_etag and self.is_change:
             found += [Reason.PRECONDITION_FAILED]
         if self.needs_match:

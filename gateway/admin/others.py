@@ -134,6 +134,7 @@ def _binding(binding: issuers.Binding, last_used: float | None) -> Binding:
         issuer_url=binding.url,
         subject=binding.subject,
         tenant=binding.tenant,
+        tenant_record=binding.tenant_record,
         rules=binding.rules,
         created_at=moment(binding.created_at),
         last_used_at=moment(last_used),
@@ -151,7 +152,10 @@ async def list_bindings(call: Call) -> Reply:
     """A page of bindings, by id."""
     only = None if call.query.tenant is None else parse_tenant_id(call.query.tenant)
     everything = await call.listing.list_all_bindings()
-    found = sorted((str(one.binding_id), one) for one in everything if only in {None, one.tenant})
+    tenant = None if only is None else await call.listing.find_tenant(only)
+    record = None if tenant is None else tenant.record_id
+    asked = [one for one in everything if only is None or (one.tenant, one.tenant_record) == (only, record)]
+    found = sorted(((str(one.binding_id), one) for one in asked), key=lambda one: one[0])
     page, is_more = cut(found, call.query.after, call.query.limit)
     after = page[-1][0] if is_more else None
     items = await _bindings(call, [one for _, one in page])

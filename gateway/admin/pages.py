@@ -34,8 +34,8 @@ class Page(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
     after: str | None
 
 
-PageOf = Callable[[TenantId | None, str | None, int], Awaitable[tuple[list[tuple[str, T]], bool]]]
-"""A page of what an owner has (None: the operators), each with its name, and whether more follows."""
+PageOf = Callable[[TenantId | None, str | None, int], Awaitable[tuple[list[T], str | None]]]
+"""A page of what an owner has (None: the operators), and the place from which it goes on, if it does."""
 
 _BEYOND = "~"  # sorts behind every name of an item
 
@@ -49,12 +49,14 @@ async def walk(
     only: TenantId | None = None,
     is_of_operators: bool = False,
     has_operators: bool = False,
-    with_removed: bool = False,
+    has_removed: bool = False,
 ) -> Page[T]:
     """A page of what all owners have: the operators, where they have any, then tenant by tenant.
 
-    `only` and `is_of_operators` name the one owner that is asked about; `with_removed`: what removed tenants
-    left counts too. Raises `Refusal` for a place that no page gave.
+    `has_removed`: tenants that were removed have some, too.
+
+    `only` and `is_of_operators` name the one owner that is asked about. Raises `Refusal` for a place that no
+    page gave.
     """
     owner, item = _place(after)
     is_more = False
@@ -63,22 +65,19 @@ async def walk(
     else:
         owners = [None] if has_operators and not owner else []
         owners += [parse_tenant_id(owner)] if owner else []
-        found_tenants: set[TenantId] = set()
-        for index in (names.TENANTS, names.REMOVED_TENANTS) if with_removed else (names.TENANTS,):
-            tenants, has_more = await listing.page_of(
-                index, parse_tenant_id, after=owner or None, limit=MAX_WALKED
-            )
-            found_tenants.update(tenants)
-            is_more |= has_more
-        is_more |= len(found_tenants) > MAX_WALKED
-        owners += sorted(found_tenants)[:MAX_WALKED]
+        tenants, is_more = await listing.page_of(
+            names.TENANTS, parse_tenant_id, after=owner or None, limit=MAX_WALKED
+        )
+        removed = await listing.list_removed_tenants() if has_removed else []
+        among = {one for one in removed if one > owner and not (is_more and tenants and one > tenants[-1])}
+        owners += sorted({*tenants, *among})
     items: list[T] = []
     for one in owners:
         start = item if item is not None and owner == (one or "") else None
-        found, has_more = await page_of(one, start, limit - len(items))
-        items += [document for _, document in found]
-        if has_more or len(items) == limit:
-            return Page(items=items, after=f"{one or ''}:{found[-1][0] if found else _BEYOND}")
+        found, further = await page_of(one, start, limit - len(items))
+        items += found
+        if further is not None or len(items) == limit:
+            return Page(items=items, after=f"{one or ''}:{_BEYOND if further is None else further}")
     return Page(items=items, after=f"{owners[-1] or ''}:{_BEYOND}" if is_more and owners else None)
 
 

@@ -1,4 +1,4 @@
-"""Operations on tenants: list, read, create, change, suspend, resume."""
+"""Operations on tenants: list, read, create, change, suspend, resume, remove, restore."""
 
 from __future__ import annotations
 
@@ -7,8 +7,21 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from gateway.admin import removals
 from gateway.admin.call import Reply, changed, created
-from gateway.admin.documents import Paged, Tenant, TenantNew, TenantPatch, Waiting, moment
+from gateway.admin.documents import (
+    Paged,
+    RemovalQuery,
+    RemovedTenant,
+    Restoration,
+    Tenant,
+    TenantNew,
+    TenantPatch,
+    TenantRemoved,
+    TenantRestored,
+    Waiting,
+    moment,
+)
 from gateway.admin.operation import Operation
 from gateway.admin.pages import Page
 from gateway.directory.edits import tenants as edits
@@ -162,6 +175,40 @@ OPERATIONS = (
         query=Waiting,
         body=TenantNew,
         creates=True,
+    ),
+    Operation(
+        action=Action.TENANTS_REMOVED,
+        method="GET",
+        path="/removed-tenants",
+        summary="List removals of tenants, the oldest first, and until when each can be restored.",
+        handle=removals.list_removed_tenants,
+        query=Paged,
+        reply=Page[RemovedTenant],
+        more_refusals=(Reason.IMPOSSIBLE_VALUE,),
+    ),
+    Operation(
+        action=Action.TENANTS_REMOVE,
+        method="POST",
+        path="/tenants/{id}/remove",
+        summary="Remove a tenant, or go on with its removal; with dry_run=true show what it takes.",
+        handle=removals.remove_tenant,
+        parse_id=parse_tenant_id,
+        query=RemovalQuery,
+        reply=TenantRemoved,
+        is_safe_to_repeat=True,
+        more_refusals=(Reason.IMPOSSIBLE_VALUE,),
+    ),
+    Operation(
+        action=Action.TENANTS_RESTORE,
+        method="POST",
+        path="/tenants/{id}/restore",
+        summary="Give back what removing a tenant took. Its keys and bindings stay revoked.",
+        handle=removals.restore_tenant,
+        parse_id=parse_tenant_id,
+        body=Restoration,
+        is_body_optional=True,
+        reply=TenantRestored,
+        is_safe_to_repeat=True,
     ),
     Operation(
         action=Action.TENANTS_READ,

@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -14,7 +14,7 @@ from msgspec import UNSET
 from msgspec.structs import asdict
 
 from gateway.adapters.clock import SystemClock
-from gateway.cli import remote
+from gateway.cli import remote, remote_keys
 from gateway.cli.perform import (
     NoWait,
     barrier_document,
@@ -24,7 +24,7 @@ from gateway.cli.perform import (
     perform,
     show_change,
 )
-from gateway.cli.remote import find_gateway, refuse_options, show_made
+from gateway.cli.remote import find_gateway, show_made
 from gateway.directory.edits import keys as edits
 from gateway.identity.new_keys import (
     MAX_OPAQUE_CHARACTERS,
@@ -50,11 +50,12 @@ from gateway.operations.listings import KeyFilter, find_key, key_view, list_keys
 from gateway.terminal.console import AsJson, Line, Note, Table, show, showing_key
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from gateway.adapters.admin_client import AdminClient
     from gateway.directory.edits.effect import Effect
     from gateway.model.names import KeyId
+    from gateway.operations.keys.found import FoundToken
     from gateway.operations.keys.revoking import Revocations, RevokedKey
     from gateway.operations.listings import KeyView
     from gateway.operations.session import OperatorSession
@@ -79,6 +80,9 @@ Scopes = Annotated[
     typer.Option(help="discover read infer audit:read keys:manage tokens:introspect decisions:ask"),
 ]
 Networks = Annotated[list[str] | None, typer.Option(help="The networks it may be used from, as CIDR.")]
+
+
+NOTHING_TO_CHANGE = "say what is to be changed: --name, --scopes, --networks or --expires"
 
 
 class _Wishes(msgspec.Struct, frozen=True):
@@ -137,7 +141,6 @@ def create(
     """
     wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks, decoy, role)
     if (gateway := find_gateway()) is not None:
-        refuse_options("keys create", {"--decoy": decoy})
         _create_through(gateway, wishes, no_wait=no_wait, as_json=as_json)
         return
     _show_new(
@@ -157,6 +160,7 @@ def _create_through(gateway: AdminClient, wishes: _Wishes, *, no_wait: bool, as_
         "networks": list(order.networks),
         "not_before": when(order.not_before) if order.not_before is not None else None,
         "expires_at": when(order.expires_at) if order.expires_at is not None else None,
+        "decoy": order.is_decoy,
     }
     made = gateway.change("POST", "/keys", body, wait=not no_wait)
     show_made(made, no_wait=no_wait, as_json=as_json)
@@ -229,9 +233,29 @@ def revoke(
         raise BadNameError("--dry-run is for --found: without it there is nothing to find out")
     why, wait = parse_reason(reason), not no_wait
     if (gateway := find_gateway()) is not None:
-        refuse_options("keys revoke", {"--tenant": tenant, "--found": found, "--reason": reason})
-        gone = gateway.change("POST", f"/keys/{parse_key_id(key_id or '')}/revoke", None, wait=wait)
-        show_made(gone, no_wait=no_wait, as_json=as_json)
+        if key_id is not None:
+            path = f"/keys/{parse_key_id(key_id)}/revoke"
+            gone = gateway.change("POST", path, {"reason": why}, wait=wait)
+            show_made(gone, no_wait=no_wait, as_json=as_json)
+            return
+        if tenant is not None:
+            done = remote_keys.revoke_of_tenant(gateway, parse_tenant_id(tenant), why, wait=wait)
+        else:
+            tokens = parse_found(_read_found(found or ""))
+            reason = why or FOUND_REASON
+            done = remote_keys.revoke_found(gateway, tokens, reason, wait=wait, is_dry=dry_run)
+        document = {
+            "revoked": done.keys,
+            "generation": done.generation,
+            "sure": done.is_sure,
+            "found": done.found,
+        }
+        show(
+            document,
+            _shown_revocations(done.keys, done.found),
+            as_json=as_json,
+            is_yes=done.is_sure or no_wait,
+        )
         return
     if key_id is not None:
         parsed = parse_key_id(key_id)
@@ -312,7 +336,7 @@ def close(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False)
 
     Example: cachegate keys close key_R4bDt3yWK8gu
     """
-    _change(edits.close_overlap, "keys.close", key_id, no_wait=no_wait, as_json=as_json)
+    _change(edits.close_overlap, "close", key_id, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("disable")
@@ -321,7 +345,7 @@ def disable(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = Fals
 
     Example: cachegate keys disable key_R4bDt3yWK8gu
     """
-    _change(edits.disable_key, "keys.disable", key_id, no_wait=no_wait, as_json=as_json)
+    _change(edits.disable_key, "disable", key_id, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("enable")
@@ -330,7 +354,7 @@ def enable(key_id: KeyArgument, no_wait: NoWait = False, as_json: AsJson = False
 
     Example: cachegate keys enable key_R4bDt3yWK8gu
     """
-    _change(edits.enable_key, "keys.enable", key_id, no_wait=no_wait, as_json=as_json)
+    _change(edits.enable_key, "enable", key_id, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("change")
@@ -352,6 +376,17 @@ def change(
     parsed = parse_key_id(key_id)
     if (networks and any_network) or (expires and no_expiry):
         raise BadNameError("--any-network or --networks, --no-expiry or --expires: one of them")
+    if (gateway := find_gateway()) is not None:
+        ends = parse_moment(expires, SystemClock().now()) if expires else None
+        patch: dict[str, Any] = {} if name is None else {"name": parse_name(name)}
+        patch |= {"scopes": scopes} if scopes else {}
+        patch |= {"networks": parse_networks(networks or ())} if networks or any_network else {}
+        patch |= {"expires_at": None if ends is None else when(ends)} if expires or no_expiry else {}
+        if not patch:
+            raise BadNameError(NOTHING_TO_CHANGE)
+        done = gateway.change("PATCH", f"/keys/{parsed}", patch, wait=not no_wait)
+        show_made(done, no_wait=no_wait, as_json=as_json)
+        return
 
     async def work(session: OperatorSession) -> Done[Effect]:
         now, known = session.clock.now(), await find_key(session, parsed)
@@ -363,7 +398,7 @@ def change(
             expires_at=ends_at if expires or no_expiry else UNSET,
         )
         if not wanted.named:
-            raise BadNameError("say what is to be changed: --name, --scopes, --networks or --expires")
+            raise BadNameError(NOTHING_TO_CHANGE)
         edit = partial(edits.change_key, key_id=parsed, wanted=wanted, now=now)
         return await session.perform(
             "keys.change", edit, key_id=parsed, subject=wanted.named, wait=not no_wait
@@ -389,8 +424,7 @@ def list_(
     only = parse_tenant_id(tenant) if tenant else None
     last = parse_key_id(after) if after else None
     if (gateway := find_gateway()) is not None:
-        refuse_options("keys list", {"--state": state, "--limit": limit, "--after": after})
-        keys = [*map(remote.key_view, gateway.each("/keys", **({} if only is None else {"tenant": only})))]
+        keys = remote_keys.list_keys(gateway, only, state=state, after=last, limit=limit)
     else:
         keys = in_session(lambda session: list_keys(session, only, state=state, after=last, limit=limit))
     rows = (
@@ -456,9 +490,12 @@ def report(
     """
     only = parse_tenant_id(tenant) if tenant else None
     soon_seconds, new_seconds = parse_duration(soon), parse_duration(new)
-    found = in_session(
-        lambda session: key_report(session, only, soon_seconds=soon_seconds, new_seconds=new_seconds)
-    )
+    if (gateway := find_gateway()) is not None:
+        found = remote_keys.key_report(gateway, only, soon_seconds=soon_seconds, new_seconds=new_seconds)
+    else:
+        found = in_session(
+            lambda session: key_report(session, only, soon_seconds=soon_seconds, new_seconds=new_seconds)
+        )
     columns = ("concern", "key id", "tenant", "name", "expires", "last used", "from", "new networks")
     rows = (
         (
@@ -484,12 +521,16 @@ def report(
 
 
 def _change(
-    edit: Callable[..., Awaitable[Effect]], action: str, key_id: str, *, no_wait: bool, as_json: bool
+    edit: Callable[..., Awaitable[Effect]], verb: str, key_id: str, *, no_wait: bool, as_json: bool
 ) -> None:
     """Make a change that needs nothing but the key and the time."""
     parsed = parse_key_id(key_id)
+    if (gateway := find_gateway()) is not None:
+        done = gateway.change("POST", f"/keys/{parsed}/{verb}", None, wait=not no_wait)
+        show_made(done, no_wait=no_wait, as_json=as_json)
+        return
     made = partial(edit, key_id=parsed, now=SystemClock().now())
-    perform(action, made, {"key_id": parsed}, no_wait=no_wait, as_json=as_json, key_id=parsed)
+    perform(f"keys.{verb}", made, {"key_id": parsed}, no_wait=no_wait, as_json=as_json, key_id=parsed)
 
 
 def _read_found(path: str) -> bytes:
@@ -513,18 +554,22 @@ def _show_revocations(made: Revocations, *, as_json: bool) -> None:
     }
 
     def shown() -> Iterator[Note | Table]:
-        yield from map(Note, (_revoked_line(one) for one in made.keys))
-        others = [one for one in made.found if one.key_id is None]
-        if made.found:
-            rows = ((one.place, one.kind, one.key_id, one.tenant, WHY[one.kind]) for one in made.found)
-            yield Table("Found tokens", ("place", "what", "key id", "tenant", "meaning"), rows)
-            yield Note(f"{len(made.found) - len(others)} of {len(made.found)} are keys of ours.")
-        elif not made.keys:
-            yield Note("There was nothing to revoke.")
+        yield from _shown_revocations(made.keys, made.found)
         for barrier in made.barriers:
             yield from barrier_notes(barrier)
 
     show(document, shown(), as_json=as_json, is_yes=made.is_sure)
+
+
+def _shown_revocations(keys: Sequence[RevokedKey], found: Sequence[FoundToken]) -> Iterator[Note | Table]:
+    yield from map(Note, (_revoked_line(one) for one in keys))
+    ours = [one for one in found if one.key_id is not None]
+    if found:
+        rows = ((one.place, one.kind, one.key_id, one.tenant, WHY[one.kind]) for one in found)
+        yield Table("Found tokens", ("place", "what", "key id", "tenant", "meaning"), rows)
+        yield Note(f"{len(ours)} of {len(found)} are keys of ours.")
+    elif not keys:
+        yield Note("There was nothing to revoke.")
 
 
 def _revoked_line(one: RevokedKey) -> str:

@@ -7,11 +7,12 @@ same; exit status 1 keeps a script from treating it as done.
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gateway.cli.remote import LOCAL, find_gateway
+from gateway.cli.remote import find_gateway, why_local
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import UnknownName
 from gateway.operations.known_names import find_nearest, with_nearest
@@ -37,7 +38,7 @@ Force = Annotated[bool, typer.Option("--force", help="Also change what the polic
 def in_session(work: Callable[[OperatorSession], Awaitable[T]]) -> T:
     """Open a session with the settings, run `work` in it, close it."""
     if find_gateway() is not None:
-        say(LOCAL, style="yellow")
+        say(why_local(" ".join(sys.argv[1:3])), style="yellow")
 
     async def run() -> T:
         async with open_session(load_settings()) as session:

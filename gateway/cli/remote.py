@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.configuration.sources import load_gateway
 from gateway.identity.new_keys import KeyState
-from gateway.model.errors import BadNameError
 from gateway.model.facts import KeyKind, Role, Scope
 from gateway.model.periods import PeriodState
 from gateway.operations.listings import GrantView, KeyView, TenantView, state_of
@@ -22,7 +21,25 @@ if TYPE_CHECKING:
 
     from gateway.adapters.admin_client import AdminClient
 
-LOCAL = "This command works on the state folder and the Redis of this machine, whatever CACHEGATE_URL says."
+LOCAL = "This command works on the state folder and the Redis of this machine, whatever CACHEGATE_URL says"
+WHY_LOCAL = {
+    "keys import": "the key of another system stays on this machine",
+    "keys identify": "a found token stays on this machine",
+    "keys rotations": "through the gateway, `keys list --state rotating` has the old keys",
+    "grants remove": "it takes parts of grants away; the gateway takes whole ones, by their ids",
+    "tenants": "the gateway changes what a tenant may by PATCH, for the state that you have seen",
+    "models": "it takes many patterns at once, with --force; the gateway takes a rule for each",
+    "bindings": "it tells by which rules of the policy folder a binding is in force",
+    "explain": "it looks at the cache of this machine",
+    "cache": "it looks at the cache of this machine",
+    "doctor": "it looks at this machine",
+    "policy": "it works on this machine's policy folder, whose cases are run before it is applied",
+    "audit": "the log is this machine's",
+    "tokens": "the keys that sign tokens are in the state folder, and no gateway gives them away",
+    "distrust": "it ends what this state folder's secrets have signed",
+    "directory": "it works on the server of the facts as a whole",
+}
+"""Why a command stays local, or a group of commands: the longest name that its own begins with counts."""
 
 
 def find_gateway() -> AdminClient | None:
@@ -36,13 +53,12 @@ def find_gateway() -> AdminClient | None:
     return AdminClient(*named)
 
 
-def refuse_options(command: str, options: Mapping[str, object]) -> None:
-    """Raise `BadNameError` for options that a running gateway does not know yet."""
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise BadNameError(
-            f"{command} {given[0]} works on the state folder alone: unset CACHEGATE_URL, and run it there"
-        )
+def why_local(command: str) -> str:
+    """What is said of a command, named as it is typed after `cachegate`, that goes through no gateway."""
+    words = command.split()
+    names = (" ".join(words[:count]) for count in range(len(words), 0, -1))
+    why = next((WHY_LOCAL[name] for name in names if name in WHY_LOCAL), None)
+    return f"{LOCAL}." if why is None else f"{LOCAL}: {why}."
 
 
 def show_made(

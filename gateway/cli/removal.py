@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import typer
 
+from gateway.cli import remote_tenants
 from gateway.cli.perform import barrier_document, barrier_notes, in_session, is_sure
+from gateway.cli.remote import find_gateway
 from gateway.identity.times import format_duration, parse_duration
 from gateway.model.errors import Misconfigured
 from gateway.model.names import parse_tenant_id
@@ -49,8 +51,12 @@ def remove(
     if as_json and not yes and not dry_run:
         raise Misconfigured("tenants remove", "--json asks nobody; say --yes, or --dry-run to look only")
     tenant_id, seconds = parse_tenant_id(tenant), parse_duration(restorable)
+    gateway = find_gateway()
     if dry_run or not yes:
-        plan = in_session(lambda session: plan_removal(session, tenant_id, seconds))
+        if gateway is not None:
+            plan = remote_tenants.plan_removal(gateway, tenant_id, seconds)
+        else:
+            plan = in_session(lambda session: plan_removal(session, tenant_id, seconds))
         if dry_run or plan.in_the_way or not sys.stdin.isatty():
             is_yes = dry_run and not plan.in_the_way
             notes = [] if dry_run or plan.in_the_way else [Note("Nothing was changed: say --yes.", "yellow")]
@@ -59,7 +65,10 @@ def remove(
         show(plan, _shown_plan(plan), as_json=False)
         if not typer.confirm(f"Remove tenant {tenant_id}?", err=True):
             raise typer.Exit(1)
-    removed = in_session(lambda session: remove_tenant(session, tenant_id, seconds))
+    if gateway is not None:
+        removed = remote_tenants.remove_tenant(gateway, tenant_id, seconds)
+    else:
+        removed = in_session(lambda session: remove_tenant(session, tenant_id, seconds))
     document = _with_barrier(removed, removed.barrier)
     show(document, _shown_removed(removed), as_json=as_json, is_yes=is_sure(removed.barrier))
 
@@ -74,7 +83,10 @@ def restore(
     What somebody else has meanwhile is left to them. Exit status 1 where something was not given back.
     """
     tenant_id = parse_tenant_id(tenant)
-    restored = in_session(lambda session: restore_tenant(session, tenant_id, removal))
+    if (gateway := find_gateway()) is not None:
+        restored = remote_tenants.restore_tenant(gateway, tenant_id, removal)
+    else:
+        restored = in_session(lambda session: restore_tenant(session, tenant_id, removal))
     document = _with_barrier(restored, restored.barrier)
     is_yes = is_sure(restored.barrier) and not restored.left
     show(document, _shown_restored(restored), as_json=as_json, is_yes=is_yes)
@@ -82,7 +94,8 @@ def restore(
 
 def removed(as_json: AsJson = False) -> None:
     """List the tenants that were removed, and until when each can be restored."""
-    found = in_session(list_removed)
+    gateway = find_gateway()
+    found = in_session(list_removed) if gateway is None else remote_tenants.list_removed(gateway)
     rows = (
         (
             one.tenant,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.adapters.clock import SystemClock
-from gateway.cli import removal
+from gateway.cli import remote_tenants, removal
 from gateway.cli.perform import Force, NoWait, in_session, perform
 from gateway.cli.periods import period_cells
 from gateway.cli.remote import find_gateway, show_made, tenant_view
@@ -199,7 +199,10 @@ def list_(as_json: AsJson = False) -> None:
 def show_(tenant: TenantArgument, as_json: AsJson = False) -> None:
     """Show a tenant: its state, what it owns, what it was granted, its keys."""
     tenant_id = parse_tenant_id(tenant)
-    found = in_session(lambda session: find_tenant(session, tenant_id))
+    if (gateway := find_gateway()) is not None:
+        found = remote_tenants.find_tenant(gateway, tenant_id)
+    else:
+        found = in_session(lambda session: find_tenant(session, tenant_id))
     rows = (
         ("tenant", found.tenant),
         ("name", found.name),

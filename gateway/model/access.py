@@ -44,12 +44,20 @@ class Action(StrEnum):
     TENANTS_CHANGE = "tenants.change"
     TENANTS_SUSPEND = "tenants.suspend"
     TENANTS_RESUME = "tenants.resume"
+    TENANTS_REMOVE = "tenants.remove"
+    TENANTS_RESTORE = "tenants.restore"
+    TENANTS_REMOVED = "tenants.removed"
     KEYS_LIST = "keys.list"
     KEYS_READ = "keys.read"
     KEYS_CREATE = "keys.create"
-
+    KEYS_CHANGE = "keys.change"
+    KEYS_DISABLE = "keys.disable"
+    KEYS_ENABLE = "keys.enable"
     KEYS_ROTATE = "keys.rotate"
+    KEYS_CLOSE = "keys.close"
     KEYS_REVOKE = "keys.revoke"
+    KEYS_REVOKE_FOUND = "keys.revoke-found"
+    KEYS_REPORT = "keys.report"
     GRANTS_LIST = "grants.list"
     GRANTS_READ = "grants.read"
     GRANTS_CREATE = "grants.create"
@@ -58,6 +66,7 @@ class Action(StrEnum):
     MODEL_RULES_READ = "model-rules.read"
     MODEL_RULES_CREATE = "model-rules.create"
     MODEL_RULES_CHANGE = "model-rules.change"
+    MODEL_RULES_MOVE = "model-rules.move"
     ALIASES_LIST = "aliases.list"
     ALIASES_CREATE = "aliases.create"
     ALIASES_REMOVE = "aliases.remove"
@@ -83,6 +92,7 @@ class Action(StrEnum):
 ADMINISTRATIVE_READS = frozenset(
     {
         *(Action.TENANTS_LIST, Action.TENANTS_READ, Action.KEYS_LIST, Action.KEYS_READ),
+        *(Action.KEYS_REPORT, Action.TENANTS_REMOVED),
         *(Action.GRANTS_LIST, Action.GRANTS_READ, Action.MODEL_RULES_LIST, Action.MODEL_RULES_READ),
         *(Action.ALIASES_LIST, Action.GROUPS_LIST, Action.GROUPS_READ, Action.POLICY_READ),
         *(Action.QUARANTINE_LIST, Action.QUARANTINE_READ, Action.ISSUERS_LIST, Action.ISSUERS_READ),
@@ -94,7 +104,9 @@ ADMINISTRATIVE_READS = frozenset(
 ADMINISTRATIVE_CHANGES = frozenset(
     {
         *(Action.TENANTS_CREATE, Action.TENANTS_CHANGE, Action.TENANTS_SUSPEND, Action.TENANTS_RESUME),
-        *(Action.KEYS_CREATE, Action.KEYS_ROTATE, Action.KEYS_REVOKE),
+        *(Action.TENANTS_REMOVE, Action.TENANTS_RESTORE, Action.MODEL_RULES_MOVE),
+        *(Action.KEYS_CREATE, Action.KEYS_CHANGE, Action.KEYS_DISABLE, Action.KEYS_ENABLE),
+        *(Action.KEYS_ROTATE, Action.KEYS_CLOSE, Action.KEYS_REVOKE, Action.KEYS_REVOKE_FOUND),
         *(Action.GRANTS_CREATE, Action.GRANTS_REMOVE, Action.MODEL_RULES_CREATE, Action.MODEL_RULES_CHANGE),
         *(Action.ALIASES_CREATE, Action.ALIASES_REMOVE, Action.GROUPS_ADD, Action.GROUPS_REMOVE),
         *(Action.POLICY_CHANGE, Action.QUARANTINE_RELEASE, Action.BINDINGS_REVOKE, Action.BINDINGS_FORGET),

@@ -274,14 +274,15 @@ async def list_keys(
             break
         for key in await _keys_by_age(session, owner):
             is_before = last is not None and last.tenant == owner and _age(key) <= _age(last)
-            if is_own(key) and not is_before and (state is None or _is_listed(key, state, now)):
+            if is_own(key) and not is_before and (state is None or is_listed(key, state, now)):
                 keys.append(key)
     keys = keys[:limit]
     uses = await find_uses(session.store, [key.key_id for key in keys])
     return [key_view(key, now, uses.get(key.key_id)) for key in keys]
 
 
-def _is_listed(key: Key, state: KeyFilter, now: float) -> bool:
+def is_listed(key: Key, state: KeyFilter, now: float) -> bool:
+    """Whether a key is one of those that this filter lists."""
     if state is KeyFilter.ROTATING:
         return is_rotating(key, now)
     return key_state(key, now).value == state.value

@@ -12,6 +12,7 @@ deletes it.
 from __future__ import annotations
 
 import secrets
+from contextlib import nullcontext
 from functools import partial
 from itertools import islice
 from math import floor
@@ -39,7 +40,7 @@ from gateway.model.facts import FOLDER_SOURCE, Grants, ModelRule
 from gateway.model.periods import moment_text
 from gateway.operations.cache.files import each_listing
 from gateway.operations.known_names import unknown_tenant
-from gateway.terminal.progress import counting
+from gateway.terminal.progress import Bar, counting
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from gateway.model.names import KeyId, Md5, ModelId, Pattern, TenantId
     from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
+    from gateway.resource.catalogue import DiskCatalogue
 
 T = TypeVar("T")
 
@@ -162,18 +164,32 @@ class _Survey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def plan_removal(
-    session: OperatorSession, tenant_id: TenantId, restorable_seconds: float
+    session: OperatorSession,
+    tenant_id: TenantId,
+    restorable_seconds: float,
+    scanned: DiskCatalogue | None = None,
 ) -> RemovalPlan:
-    """What removing a tenant would take now. Nothing is changed."""
+    """What removing a tenant would take now. Nothing is changed.
+
+    `scanned` is a catalogue that is kept up to date; without one the disk is scanned now.
+    """
     verify_restorable(restorable_seconds)
-    return await _plan(session, await _survey(session, tenant_id), restorable_seconds)
+    return await _plan(session, await _survey(session, tenant_id), restorable_seconds, scanned)
 
 
-async def remove_tenant(session: OperatorSession, tenant_id: TenantId, restorable_seconds: float) -> Removed:
-    """Remove a tenant, or go on with its removal. Raises `Conflict` for facts of the policy folder."""
+async def remove_tenant(
+    session: OperatorSession,
+    tenant_id: TenantId,
+    restorable_seconds: float,
+    scanned: DiskCatalogue | None = None,
+) -> Removed:
+    """Remove a tenant, or go on with its removal. Raises `Conflict` for facts of the policy folder.
+
+    With a catalogue it is done for somebody who is not at this terminal: no progress is shown.
+    """
     verify_restorable(restorable_seconds)
     survey = await _survey(session, tenant_id)
-    plan = await _plan(session, survey, restorable_seconds)
+    plan = await _plan(session, survey, restorable_seconds, scanned)
     if plan.in_the_way:
         raise Conflict("\n".join(plan.in_the_way))
     begun = await session.perform(
@@ -187,7 +203,7 @@ async def remove_tenant(session: OperatorSession, tenant_id: TenantId, restorabl
         ),
         tenant=tenant_id,
     )
-    steps = _Steps(session, begun.result)
+    steps = _Steps(session, begun.result, is_watched=scanned is None)
     # Once more, now that the tenant can get nothing new: what came since the first look is seen as well.
     survey = await _survey(session, tenant_id)
     await steps.pages("keys", taking.revoke_keys, "key_ids", survey.keys)
@@ -296,8 +312,9 @@ def verify_restorable(seconds: float) -> None:
 class _Steps:
     """The changes of one removal, each recorded, none of them waited for."""
 
-    def __init__(self, session: OperatorSession, removal: Removal) -> None:
+    def __init__(self, session: OperatorSession, removal: Removal, *, is_watched: bool = True) -> None:
         self._session = session
+        self._is_watched = is_watched
         self._removal = removal
 
     @property
@@ -322,7 +339,7 @@ class _Steps:
     ) -> int:
         """Make a change for each page of these things; return how many were taken."""
         taken = 0
-        with counting(name, len(things)) as bar:
+        with counting(name, len(things)) if self._is_watched else nullcontext(Bar()) as bar:
             for page in _pages(things):
                 now = self._session.clock.now()
                 taken += await self.run(name, partial(step, **{argument: page}, now=now))
@@ -381,9 +398,11 @@ async def _survey(session: OperatorSession, tenant_id: TenantId) -> _Survey:
     )
 
 
-async def _plan(session: OperatorSession, survey: _Survey, restorable_seconds: float) -> RemovalPlan:
+async def _plan(
+    session: OperatorSession, survey: _Survey, restorable_seconds: float, scanned: DiskCatalogue | None
+) -> RemovalPlan:
     tenant, belongings = survey.tenant, survey.belongings
-    on_disk = await _on_disk(session, belongings)
+    on_disk = await _on_disk(session, belongings, scanned)
     former = tenant if survey.removal is None else survey.removal.former_tenant()
     wider = [
         f"{grant.grant_id} of {one.tenant_id}"
@@ -457,12 +476,14 @@ def _sourced(survey: _Survey) -> Iterator[tuple[str, str]]:
                 yield f"the grant {grant.grant_id} of {one.tenant_id}", grant.source
 
 
-async def _on_disk(session: OperatorSession, belongings: Belongings) -> list[OnDisk]:
+async def _on_disk(
+    session: OperatorSession, belongings: Belongings, scanned: DiskCatalogue | None
+) -> list[OnDisk]:
     """What is on disk of the tenant's models, the largest first; nothing where there is no cache."""
-    catalogue = build_catalogue(session.settings, session.clock, is_command=True)
-    known = await session.listing.known_models()
+    catalogue = scanned or build_catalogue(session.settings, session.clock, is_command=True)
     try:
-        await catalogue.refresh(known)
+        if scanned is None:
+            await catalogue.refresh(await session.listing.known_models())
         listings = [one async for one in each_listing(catalogue)]
     except Unavailable:
         return []

@@ -625,3 +625,67 @@ def test_a_list_holds_no_worker_for_long(site):
     page = site.owner.get("/tenants?limit=1000&after=zz-many-")
     assert len(page.json()["items"]) == 1000
     assert time.monotonic() - started < 5
+
+
+@pytest.fixture(scope="module")
+def reborn(site):
+    owner = site.owner
+    owner.made("/tenants", {"id": "reborn"})
+    old = {
+        "key": owner.made("/keys", {"tenant": "reborn"}),
+        "admin": owner.made("/keys", {"tenant": "reborn", "role": "tenant-admin"}),
+        "grant": owner.made("/grants", {"tenant": "reborn", "model": "lent/1"}),
+    }
+    owner.made("/model-rules", {"pattern": "reborn/*", "owner": "reborn"})
+    site.installation.run("tenants", "remove", "reborn", "--yes")
+    owner.made("/tenants", {"id": "reborn"})
+    return old
+
+
+class TestWhoHadTheNameBefore:
+    """A tenant was removed and another one has its name: no object of the first is one of the second."""
+
+    def test_its_keys_are_listed_among_all_and_not_among_those_of_the_new_one(self, site, reborn):
+        new = site.owner.made("/keys", {"tenant": "reborn"})["id"]
+        for limit in (1, 1000):
+            listed = site.owner.get(f"/keys?tenant=reborn&limit={limit}").json()["items"]
+            assert [one["id"] for one in listed] == [new]
+        page = site.owner.get("/keys?after=reborn:&limit=1000").json()["items"]
+        assert {reborn["key"]["id"], reborn["admin"]["id"], new} <= {one["id"] for one in page}
+        assert len({one["tenant_record"] for one in page if one["tenant"] == "reborn"}) == 2
+
+    def test_its_administrator_reaches_nothing_of_the_new_one(self, site, reborn):
+        old = Administrator(site.gateway.wire, reborn["admin"]["token"], "/v1")
+        assert old.get("/keys").status == 401
+        admin = site.owner.made("/keys", {"tenant": "reborn", "role": "tenant-admin"})["token"]
+        new = Administrator(site.gateway.wire, admin, "/v1")
+        assert reborn["key"]["id"] not in {one["id"] for one in new.get("/keys").json()["items"]}
+        for method, path in (("GET", ""), ("POST", "/revoke"), ("POST", "/rotate")):
+            body = {} if path == "/rotate" else None
+            assert new.ask(method, f"/keys/{reborn['key']['id']}{path}", body).status == 404
+        assert new.get(f"/grants/{reborn['grant']['id']}").status == 404
+
+    def test_a_grant_that_is_taken_away_leaves_the_others(self, site, reborn):
+        first = site.owner.made("/grants", {"tenant": "reborn", "model": "lent/2"})["id"]
+        second = site.owner.made("/grants", {"tenant": "reborn", "model": "lent/3"})["id"]
+        assert site.owner.ask("DELETE", f"/grants/{first}").status == 200
+        assert site.owner.get(f"/grants/{first}").status == 404
+        assert site.owner.get(f"/grants/{second}").json()["state"] == "in-force"
+
+    def test_its_keys_are_explained_as_refused_whatever_the_new_one_may(self, site, reborn):
+        site.owner.post("/model-rules", {"pattern": "again/*", "owner": "reborn"})
+        answer = site.owner.post("/explain", {"key_id": reborn["key"]["id"], "model": "again/1"}).json()
+        assert not answer["served"]
+        assert not answer["explanation"]["key"]["valid"]
+
+
+def test_who_can_read_is_told_of_now(site):
+    soon, begins = "2090-01-01T00:00:00Z", "2089-01-01T00:00:00Z"
+    site.owner.made("/grants", {"tenant": "acme", "model": "timed/1", "expires_at": soon})
+    later = {"tenant": "globex", "model": "timed/1", "not_before": begins, "expires_at": soon}
+    site.owner.made("/grants", later)
+    site.installation.run("models", "publish", "timed/2", "--expires", "1h")
+    found = site.owner.get("/readers?model=timed%2F1").json()["readers"]
+    assert [one["tenant"] for one in found] == ["acme"]
+    found = site.owner.get("/readers?model=timed%2F2").json()["readers"]
+    assert [(one["tenant"], one["right"]) for one in found] == [(None, "public")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.cli.remote import WHY_LOCAL
 from tests.conftest import Installation
 
 
@@ -90,6 +91,85 @@ def test_a_command_that_stays_local_says_so(served):
             "CACHEGATE_URL": f"http://127.0.0.1:{gateway.admin.port}",
             "CACHEGATE_ADMIN_KEY": installation.admin_key,
         },
-        runs_here=True,
     )
-    assert "whatever CACHEGATE_URL says" in " ".join(beside.run("models", "list").stderr.split())
+    said = {
+        command: " ".join(beside.run(*command).stderr.split())
+        for command in (("models", "list"), ("bindings", "list"), ("keys", "rotations"))
+    }
+    for (group, name), text in said.items():
+        assert "whatever CACHEGATE_URL says" in text
+        assert WHY_LOCAL.get(f"{group} {name}", WHY_LOCAL.get(group)) in text
+    assert len(set(said.values())) == len(said)
+
+
+def test_keys_have_their_whole_life_from_afar(served, far, tmp_path):
+    installation, gateway = served
+    far.run("tenants", "create", "living")
+
+    def made(*more):
+        return far.json("keys", "create", "--tenant", "living", *more)
+
+    def status(key):
+        return gateway.wire.get("/v1/whoami", key["token"]).status
+
+    first = made("--expires", "30d")
+    for verb, expected in (("disable", 401), ("enable", 200)):
+        assert far.json("keys", verb, first["key_id"])["changed"]
+        assert status(first) == expected
+    far.run("keys", "change", first["key_id"], "--name", "renamed", "--scopes", "read", "--no-expiry")
+    shown = far.json("keys", "show", first["key_id"])
+    assert (shown["name"], shown["scopes"], shown["expires_at"]) == ("renamed", ["read"], None)
+    assert "--name" in far.run("keys", "change", first["key_id"], status=2).stderr
+    successor = far.json("keys", "rotate", first["key_id"], "--overlap", "1h")
+    assert successor["old_ends_at"] == far.json("keys", "show", first["key_id"])["expires_at"]
+    far.run("keys", "close", successor["key_id"])
+    assert (status(first), status(successor)) == (401, 200)
+    decoy = made("--decoy")
+    assert status(decoy) == 401
+    for state in ("decoy", "revoked", "live"):
+        for command in (("--state", state), ("--state", state, "--tenant", "living")):
+            here, there = (at.json("keys", "list", *command) for at in (installation, far))
+            assert {one["key_id"] for one in here} == {one["key_id"] for one in there}
+    whole = [one["key_id"] for one in far.json("keys", "list", "--tenant", "living")]
+    page = far.json("keys", "list", "--tenant", "living", "--limit", "1", "--after", whole[0])
+    assert [one["key_id"] for one in page] == whole[1:2]
+    report = far.json("keys", "report", "--tenant", "living")
+    assert [one["key_id"] for one in report["keys"]["never-expiring"]] == [successor["key_id"]]
+    reason = far.json("keys", "revoke", successor["key_id"], "--reason", "in a log")
+    assert reason["changed"]
+    assert far.json("keys", "show", successor["key_id"])["revoked_for"] == "in a log"
+    leaked, others = made(), [made() for _ in range(2)]
+    found = tmp_path / "found"
+    found.write_text("\n".join([*(f"nobody-knows-{number:08}" for number in range(250)), leaked["token"]]))
+    dry = far.json("keys", "revoke", "--found", str(found), "--dry-run")
+    assert (dry["revoked"], status(leaked)) == ([], 200)
+    done = far.json("keys", "revoke", "--found", str(found))
+    assert [one["key_id"] for one in done["revoked"]] == [leaked["key_id"]]
+    assert done["found"][-1] == {
+        "place": 251,
+        "kind": "ours",
+        "key_id": leaked["key_id"],
+        "tenant": "living",
+    }
+    assert status(leaked) == 401
+    far.run("keys", "revoke", "--tenant", "living", "--reason", "over")
+    assert [status(one) for one in others] == [401, 401]
+
+
+def test_a_tenant_is_shown_removed_and_restored_from_afar(served, far):
+    installation, gateway = served
+    far.run("tenants", "create", "passing")
+    key = far.json("keys", "create", "--tenant", "passing")
+    installation.run("models", "own", "passing", "passing/*")
+    far.run("grants", "add", "--tenant", "passing", "--models", "shared/9")
+    assert far.json("tenants", "show", "passing") == installation.json("tenants", "show", "passing")
+    command = ("tenants", "remove", "passing", "--dry-run")
+    assert far.json(*command) == installation.json(*command)
+    far.run("tenants", "remove", "passing", status=1)  # nobody said yes
+    assert gateway.wire.get("/v1/whoami", key["token"]).status == 200
+    removed = far.json("tenants", "remove", "passing", "--yes")
+    assert (removed["keys"], removed["sure"]) == (1, True)
+    assert gateway.wire.get("/v1/whoami", key["token"]).status == 401
+    assert far.json("tenants", "removed") == installation.json("tenants", "removed")
+    assert far.json("tenants", "restore", "passing")["left"] == []
+    assert far.json("tenants", "show", "passing")["owns"] == ["passing/*"]

@@ -18,6 +18,7 @@ from tests.administration import Administrator
 
 EVERY_READ = {
     *("tenants.list", "tenants.read", "keys.list", "keys.read", "grants.list", "grants.read"),
+    *("keys.report", "tenants.removed"),
     *("model-rules.list", "model-rules.read", "aliases.list", "groups.list", "groups.read", "policy.read"),
     *("quarantine.list", "quarantine.read", "issuers.list", "issuers.read", "bindings.list"),
     *("bindings.read", "access.explain", "access.readers"),
@@ -36,7 +37,7 @@ MAY = {
     "tenant with all scopes": set(),
 }
 OWN = {one.action.value for one in OWN_OPERATIONS}
-OWN_READS = {"keys.list", "keys.read", "grants.list", "grants.read"}
+OWN_READS = {"keys.list", "keys.read", "keys.report", "grants.list", "grants.read"}
 MAY_OWN = {name: set() for name in MAY} | {"tenant-admin": OWN, "tenant-admin that reads": OWN_READS}
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 
@@ -170,8 +171,9 @@ def test_what_is_another_tenants_is_as_absent_as_what_is_not_there(site):
             continue
         kind = one.path.split("/")[1]
         body = {} if one.body else None
-        other = admin.ask(one.method, one.path.replace("{id}", ids(site, one, "globex")), body)
-        nothing = admin.ask(one.method, one.path.replace("{id}", absent[kind]), body)
+        match = {"If_Match": "*"} if one.needs_match else {}
+        other = admin.ask(one.method, one.path.replace("{id}", ids(site, one, "globex")), body, **match)
+        nothing = admin.ask(one.method, one.path.replace("{id}", absent[kind]), body, **match)
         assert other.status == nothing.status == 404, (one.action, other.body)
         assert other.comparable() == nothing.comparable()
     assert site.owner.get(f"/keys/{site.objects['key of globex']}").json()["state"] == "live"
@@ -220,6 +222,7 @@ HANDED = [
     ("owner", {"role": "owner"}, None),
     ("owner", {"role": "operator"}, None),
     ("owner", {"tenant": "acme"}, None),
+    ("operator", {"tenant": "acme", "scopes": ["decisions:ask"], "expires_at": SOON}, "/scopes"),
     ("operator", {"role": "owner", "expires_at": SOON}, "/role"),
     ("operator", {"role": "operator", "expires_at": SOON}, "/role"),
     ("operator", {"expires_at": SOON}, "/role"),  # an admin key that names none is an owner's

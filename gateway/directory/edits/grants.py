@@ -177,7 +177,8 @@ async def remove_grant(
     changes: Changes, *, tenant_id: TenantId, grant_id: str, force: bool = False
 ) -> Effect:
     """Remove one grant of a tenant, by its id."""
-    before = await changes.list_grants(tenant_id)
+    tenant = await load_tenant(changes, tenant_id)
+    before = await _list_own(changes, tenant)
     kept = tuple(grant for grant in before if grant.grant_id != grant_id)
     if kept == before:
         missing = f"{tenant_id} has no grant {grant_id}"
@@ -186,7 +187,7 @@ async def remove_grant(
     for grant in before:
         if grant.grant_id == grant_id:
             verify_not_from_folder(f"the grant {grant_id}", grant.source, force=force)
-    await changes.put_grants(Grants(tenant_id=tenant_id, grants=kept))
+    await changes.put_grants(_record_of(tenant, kept))
     return Effect(is_changed=True, sentences=(f"{tenant_id} no longer has the grant {grant_id}",))
 
 

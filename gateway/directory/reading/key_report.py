@@ -67,13 +67,15 @@ async def report_keys(
     listing: Listing,
     owners: Iterable[TenantId | None],
     period: Period,
-    is_counted: Callable[[Key], bool] = lambda _key: True,
+    is_asked: Callable[[Key], bool] | None = None,
 ) -> KeyReport:
-    """Return the report on those keys of these tenants (None: the admin keys) that are counted."""
+    """Return the report on the keys of these tenants (None: the admin keys), or on some of them."""
     counts = dict.fromkeys(Concern, 0)
     keys: dict[Concern, list[ReportedKey]] = {concern: [] for concern in Concern}
     async for one in _each_key(store, listing, await listing.list_key_ids(owners)):
-        for concern in concerns_of(one, period) if is_counted(one.key) else ():
+        if is_asked is not None and not is_asked(one.key):
+            continue
+        for concern in concerns_of(one, period):
             counts[concern] += 1
             if len(keys[concern]) < MAX_LISTED:
                 keys[concern].append(one)

@@ -79,15 +79,19 @@ def parse_found(raw: bytes) -> list[str]:
     return tokens
 
 
-async def recognise(session: OperatorSession, tokens: Sequence[str]) -> list[FoundToken]:
-    """What these tokens are, in order."""
+async def recognise(
+    session: OperatorSession,
+    tokens: Sequence[str],
+    own: tuple[TenantId | None, TenantRecordId | None] | None = None,
+) -> list[FoundToken]:
+    """What these tokens are, in order. With `own`, only keys of this tenant's record are known (I3)."""
     kinds = [_kind_of(token) for token in tokens]
     candidates = {token for token, kind in zip(tokens, kinds, strict=True) if kind is FoundKind.UNKNOWN}
     keys = await _find_keys(session, sorted(candidates))
     found = []
     for place, (token, kind) in enumerate(zip(tokens, kinds, strict=True), start=1):
         key = keys.get(token)
-        if key is None:
+        if key is None or own not in {None, (key.tenant, key.tenant_record)}:
             found.append(FoundToken(place=place, kind=kind))
             continue
         found.append(

@@ -82,9 +82,13 @@ async def revoke_found(
     reason: str = FOUND_REASON,
     wait: bool = True,
     is_dry: bool = False,
+    own: tuple[TenantId | None, TenantRecordId | None] | None = None,
 ) -> Revocations:
-    """Revoke those of these tokens that are keys of ours, and say what the others are."""
-    found = await recognise(session, tokens)
+    """Revoke those of these tokens that are keys of ours, and say what the others are.
+
+    `own`: only the keys of this tenant's record are, and all others are unknown.
+    """
+    found = await recognise(session, tokens, own)
     ours = dict.fromkeys(
         (one.key_id, one.tenant, one.tenant_record) for one in found if one.key_id is not None
     )

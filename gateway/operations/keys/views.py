@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from gateway.directory.edits.keys import is_rotating
 from gateway.directory.reading.key_report import Concern, Period, new_networks, report_keys
@@ -14,7 +15,9 @@ from gateway.operations.known_names import find_membership, verify_tenant
 
 if TYPE_CHECKING:
     from gateway.directory.reading.key_report import ReportedKey
+    from gateway.model.facts import Key
     from gateway.model.names import KeyId, TenantId
+    from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
 
 
@@ -89,11 +92,23 @@ async def key_report(
     *,
     soon_seconds: float = 14 * 86_400.0,
     new_seconds: float = 30 * 86_400.0,
+    of_record: TenantRecordId | UnsetType | None = UNSET,
 ) -> KeyReportView:
-    """The reports on the keys of one tenant, or on all."""
+    """The reports on the keys of one tenant, or on all.
+
+    Those of one tenant are its own: a tenant that had its name before is another one. `of_record` says which
+    of them is meant, where that is known.
+    """
     period = Period(now=session.clock.now(), soon_seconds=soon_seconds, new_seconds=new_seconds)
-    owners, is_own = await _owners(session, only), await find_membership(session, only)
-    found = await report_keys(session.store, session.listing, owners, period, is_own)
+    owners = await _owners(session, only)
+    tenant = None if only is None else await session.listing.find_tenant(only)
+    if of_record is UNSET and tenant is not None:
+        of_record = tenant.record_id
+
+    def is_asked(key: Key) -> bool:
+        return only is None or of_record is UNSET or key.tenant_record == of_record
+
+    found = await report_keys(session.store, session.listing, owners, period, is_asked)
     return KeyReportView(
         as_of=at(period.now),
         soon_days=soon_seconds / 86_400,
