@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from gateway.admin import access, grants, keys, models, others, policy, tenants
 from gateway.admin.call import REPLAYED, Call, Reply, changed
-from gateway.admin.documents import KeyMade, KeyRotated
+from gateway.admin.documents import Changed, KeyMade, KeyRotated
 from gateway.admin.idempotency import HEADER, Replayed, ticket_of
 from gateway.admin.openapi import document_of
 from gateway.delivery.document import answer_document, answer_json
@@ -383,12 +383,16 @@ def _replay(operation: Operation, call: Call, replayed: Replayed) -> Reply:
     note = replayed.note
     effect = Effect(is_changed=True, sentences=(REPLAYED,))
     done = Done(effect, Moment(generation=note.generation), replayed.barrier)
+    kind: type[Changed] = Changed
     more: dict[str, Any] = {}
-    if operation.reply in {KeyMade, KeyRotated}:
-        more = {"token": None, "note": keys.NOT_SHOWN}
-    if operation.reply is KeyRotated:
-        more |= {"replaces": call.id, "old_ends_at": None}
-    reply = changed(done, call, made=note.subject, **more)
+    if operation.reply is KeyMade:
+        kind, more = KeyMade, {"token": None, "note": keys.NOT_SHOWN}
+    elif operation.reply is KeyRotated:
+        kind, more = (
+            KeyRotated,
+            {"token": None, "note": keys.NOT_SHOWN, "replaces": call.id, "old_ends_at": None},
+        )
+    reply = changed(done, call, made=note.subject, kind=kind, **more)
     return Reply(
         document=replace(reply.document, replayed=True),
         status=note.status if reply.status == HTTPStatus.OK else reply.status,
