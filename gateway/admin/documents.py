@@ -670,6 +670,7 @@ class FoundKey(Told, frozen=True, kw_only=True):
     kind: FoundKind
     id: str | None
     tenant: str | None
+    tenant_record: str | None
 
 
 class FoundRevoked(Applied, frozen=True, kw_only=True):

@@ -386,7 +386,14 @@ async def revoke_found(call: Call) -> Reply:
         messages=tuple(dict.fromkeys(one.why for one in made.barriers if one.why)),
         replayed=False,
         found=[
-            FoundKey(place=one.place, kind=one.kind, id=one.key_id, tenant=one.tenant) for one in made.found
+            FoundKey(
+                place=one.place,
+                kind=one.kind,
+                id=one.key_id,
+                tenant=one.tenant,
+                tenant_record=one.tenant_record,
+            )
+            for one in made.found
         ],
         revoked=[RevokedKey(id=one.key_id, tenant=one.tenant, changed=one.is_changed) for one in made.keys],
     )

@@ -20,8 +20,7 @@ from gateway.cli import (
     tokens,
 )
 from gateway.cli.application import app
-from gateway.cli.audit import commands as audit
-from gateway.cli.audit import evidence
+from gateway.cli.audit import group as audit
 
 app.command("init")(init.init)
 app.command("serve")(serve.serve)
@@ -35,11 +34,6 @@ app.add_typer(grants.commands, name="grants")
 app.add_typer(policy.commands, name="policy")
 app.add_typer(directory.commands, name="directory")
 app.command("explain")(explain.explain)
-audit.commands.command("prove")(evidence.prove)
-audit.commands.command("heads")(evidence.heads)
-audit.commands.command("anchor")(evidence.anchor)
-audit.commands.command("rotate-key")(evidence.rotate)
-audit.commands.command("schema")(evidence.schema)
 app.add_typer(audit.commands, name="audit")
 app.add_typer(cache.commands, name="cache")
 app.command("connect")(connect.connect)

@@ -100,6 +100,7 @@ def revoke_found(
                 kind=FoundKind(one["kind"]),
                 key_id=one["id"],
                 tenant=one["tenant"],
+                tenant_record=one["tenant_record"],
             )
             for one in done["found"]
         ]

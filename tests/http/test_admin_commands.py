@@ -150,6 +150,7 @@ def test_keys_have_their_whole_life_from_afar(served, far, tmp_path):
         "kind": "ours",
         "key_id": leaked["key_id"],
         "tenant": "living",
+        "tenant_record": far.json("keys", "show", leaked["key_id"])["tenant_record"],
     }
     assert status(leaked) == 401
     far.run("keys", "revoke", "--tenant", "living", "--reason", "over")

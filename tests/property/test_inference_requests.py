@@ -18,7 +18,6 @@ from gateway.front_door.reading import read
 from gateway.front_door.strict_json import parse_strict_object, write_json
 from gateway.front_door.writing import write
 from gateway.model.errors import Refusal
-from gateway.model.names import TenantId
 from tests.inference_requests import TABLE, inquire, wire
 
 KEYS = ("key-of-one", "key-of-another")
@@ -220,7 +219,7 @@ def decided(request, body):
     """What is decided about, and what would be sent."""
     matched = match(TABLE, request.method, request.raw_path)
     inquiry = read(TABLE, matched, request, body if matched.route.body == "json" else None)
-    return inquiry, write(inquiry, request, key=INJECTED, tenant=TenantId("t"), secret=b"s" * 32, images=())
+    return inquiry, write(inquiry, request, key=INJECTED, whose="t", secret=b"s" * 32, images=())
 
 
 class TestRequests:
@@ -363,9 +362,7 @@ class TestImages:
         except Refusal:
             return
         images = ["ZmV0Y2hlZA=="] * len(inquiry.images)
-        sent = json.loads(
-            write(inquiry, request, key="k", tenant=TenantId("t"), secret=b"s" * 32, images=images).body
-        )
+        sent = json.loads(write(inquiry, request, key="k", whose="t", secret=b"s" * 32, images=images).body)
         checked = [sent["subject"]]
         if prompt_type not in {"text", None}:
             prompts = sent["prompt"]

@@ -688,7 +688,7 @@ def arranged_grants(_bound):
             )
             for one in range(1000)
         )
-        made._index_of(principal(number), SimpleNamespace(grants=grants))
+        made._index_of(principal(number), SimpleNamespace(grants=grants, ended=(), ahead=()))
 
     return Rulebook, put
 
@@ -777,10 +777,13 @@ def sources_of_clients(_bound):
 
 @case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def whose_outcomes(_bound):
-    return function(lambda number: _who(f"{number:064d}", f"key_{number:012d}"), _who)
+    def call(number):
+        _who("node-1", f"{number:064d}", f"ten_{number:012d}", f"key_{number:012d}")
+
+    return function(call, _who)
 
 
-@case(5 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+@case(6 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def what_was_permitted(_bound):
     def call(number):
         policies = (f"{number:064d}", "public")
@@ -1018,6 +1021,14 @@ FILLED = {
 """The modules with a memory that is filled above."""
 
 BOUNDED_OTHERWISE = {
+    "audit/grouped_log.py": "what waits for the disk: at most `MOST_WAITING`, and outcomes",
+    "audit/keeping/keeper.py": "segments of one round, in a process of its own",
+    "audit/notes.py": "the notes of one folder, for a command or a round of keeping",
+    "audit/reading.py": "one block of a file",
+    "faces/audit.py": "searches for proofs that are under way, at most so many",
+    "faces/authzen.py": "questions that are under way",
+    "middleware/guard.py": "large forms that are being read, at most so many",
+    "request_times.py": "faces and declared routes, whose names are ours",
     "identity/outside_tokens.py": "parsed key sets, 64 of issuers that the operator named",
     "identity/key_networks.py": "keys and their networks: tests/unit/identity/test_key_networks.py",
     "issuers/key_sets.py": "a task for each issuer that the operator named; a counter whose names are ours",

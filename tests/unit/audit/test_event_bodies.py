@@ -74,12 +74,13 @@ def test_changes(change):
     )
 
 
+@pytest.mark.parametrize("digests", [None, ("a" * 64, "b" * 64)])
 @pytest.mark.parametrize("generation", [None, 7])
 @pytest.mark.parametrize("change", CHANGES)
-def test_their_outcomes(change, generation):
+def test_their_outcomes(change, generation, digests):
     same(
         "change-outcome",
-        BODIES.of_change_outcome("c", change, generation, "done " + "x" * 300),
+        BODIES.of_change_outcome("c", change, generation, "done " + "x" * 300, digests),
         ChangeOutcomeRecord(
             **ENVELOPE,
             change_id="c",
@@ -88,6 +89,8 @@ def test_their_outcomes(change, generation):
             key_id=change.key_id,
             generation=generation,
             result=("done " + "x" * 300)[:200],
+            before=digests and digests[0],
+            after=digests and digests[1],
         ),
     )
 

@@ -12,7 +12,6 @@ import pytest
 from gateway.front_door.strict_json import MAX_CONTAINERS, MAX_MEMBERS, MAX_VALUES
 from gateway.front_door.writing import write
 from gateway.model.errors import Reason, Refusal
-from gateway.model.names import TenantId
 from tests.inference_requests import inquire, wire
 
 CASES = tomllib.loads((Path(__file__).parents[2] / "cases" / "inference_requests.toml").read_text())["cases"]
@@ -57,7 +56,7 @@ def test_a_request_is_decided_for_all_that_it_loads_and_sent_as_it_was_read(case
         return
     assert inquiry.credential.secret == "key-a"
     images = ["ZmV0Y2hlZA=="] * len(inquiry.images)
-    outbound = write(inquiry, request, key="k", tenant=TenantId("t"), secret=b"s" * 32, images=images)
+    outbound = write(inquiry, request, key="k", whose="t", secret=b"s" * 32, images=images)
     if "sent" in case:
         assert outbound.body == case["sent"].encode()
     if "target" in case:
@@ -217,7 +216,7 @@ def test_an_example_says_itself_that_it_is_base64(image, sent):
     request, body = json_request(examples(image), path="/owlv2/infer")
     inquiry = inquire(request, body)
     images = ["ZmV0Y2hlZA=="] * len(inquiry.images)
-    outbound = write(inquiry, request, key="k", tenant=TenantId("t"), secret=b"s" * 32, images=images)
+    outbound = write(inquiry, request, key="k", whose="t", secret=b"s" * 32, images=images)
     [example] = json.loads(outbound.body)["training_data"]
     assert example == {"boxes": [{"x": 1}], "image": {"type": "base64", "value": sent}}
     assert json.loads(outbound.body)["image"] == {"type": "base64", "value": "aGk="}

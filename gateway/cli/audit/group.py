@@ -1,0 +1,14 @@
+"""All commands of `cachegate audit`, in one group: those on the log as a whole, and those on its evidence."""
+
+from __future__ import annotations
+
+from gateway.cli.audit import evidence
+from gateway.cli.audit.commands import commands
+
+__all__ = ["commands"]
+
+commands.command("prove")(evidence.prove)
+commands.command("heads")(evidence.heads)
+commands.command("anchor")(evidence.anchor)
+commands.command("rotate-key")(evidence.rotate)
+commands.command("schema")(evidence.schema)
