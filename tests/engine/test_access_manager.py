@@ -47,7 +47,14 @@ class Guarded:
 
     def answer(self) -> Outcome:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        watchdog = threading.Timer(
+            LOAD_SECONDS, self.process.kill
+        )  # of one answer, not of all tests' together
+        watchdog.start()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            watchdog.cancel()
         assert line, "the process ended"
         answer = json.loads(line)
         known = {name: answer[name] for name in Outcome.__dataclass_fields__ if name in answer}
@@ -105,12 +112,9 @@ def guarding(engine, session, our_packages, _provider, tmp_path_factory):
                 stderr=log,
                 text=True,
             )
-        watchdog = threading.Timer(LOAD_SECONDS, process.kill)
-        watchdog.start()
         try:
             yield Guarded(process, session)
         finally:
-            watchdog.cancel()
             assert process.stdin is not None
             assert process.stdout is not None
             process.stdin.close()
