@@ -10,6 +10,7 @@ import random
 import signal
 import threading
 import time
+from contextlib import suppress
 
 from gateway.audit import read_events, verify
 
@@ -59,8 +60,10 @@ def run_rounds(installation, path, token, eventually, *, rounds, durability):
             got = len(clients.records)
             eventually(lambda got=got: len(clients.records) > got + 20, seconds=60)
             time.sleep(choose.uniform(0, MOST_SECONDS_BETWEEN))  # the moment, not a wait for anything
-            for pid in choose.sample(gateway.worker_pids(), choose.randint(1, WORKERS)):
-                os.kill(pid, signal.SIGKILL)
+            there = gateway.worker_pids()  # fewer than all, where the last kill was a moment ago
+            for pid in choose.sample(there, min(len(there), choose.randint(1, WORKERS))):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         eventually(lambda: len(gateway.worker_pids()) == WORKERS, seconds=60)
         got = len(clients.records)
         eventually(lambda: len(clients.records) > got + 20, seconds=60)

@@ -100,7 +100,7 @@ def test_a_misspelt_setting_stops_the_start(installation):
     verify_one_line(serve_once(installation), "CACHEGATE_TRUSTED_PROXYS")
 
 
-@pytest.mark.parametrize("arguments", [("serve", "--workerz", "4"), ("keys", "revoke"), ("srve",)])
+@pytest.mark.parametrize("arguments", [("serve", "--workerz", "4"), ("keys", "show"), ("srve",)])
 def test_a_misspelt_command_is_a_usage_error_and_no_defect(arguments, installation):
     done = installation.run(*arguments, status=2)
     assert "Traceback" not in done.stderr

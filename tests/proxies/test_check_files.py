@@ -92,5 +92,6 @@ def test_nginx_knows_every_status_that_the_gateway_may_tell():
     told = {int(code) for code in re.findall(r"\$cachegate_status = (\d{3})", CHECK.read_text())}
     never = {408, 412, 416}  # of a body or of content: a check has none
     never |= {501}  # of a workflow
+    never |= {409, 422, 428}  # of changes, and of proofs
     never |= {431}  # by the server, before there is a check
     assert told == {problem.status for problem in PROBLEMS.values()} - never | {200}
