@@ -19,7 +19,6 @@ from tenants_models import ALIASES, CARS, CHILD
 from gateway.front_door.values import Answering, Naming
 from gateway.front_door.writing import write
 from gateway.model.errors import Refusal
-from gateway.model.names import TenantId
 from tests.inference_requests import TABLE, inquire, wire
 
 pytestmark = pytest.mark.server
@@ -47,7 +46,7 @@ def stages(request, table):
     inquiry = inquire(head, request.body, table)
     if inquiry.matched.route.answering not in (Answering.PASS, Answering.MODELS):
         return inquiry, None
-    more = {"key": SERVICE_KEY, "tenant": TenantId("acme"), "secret": SECRET, "images": ()}
+    more = {"key": SERVICE_KEY, "whose": "acme", "secret": SECRET, "images": ()}
     return inquiry, write(inquiry, head, **more)
 
 
