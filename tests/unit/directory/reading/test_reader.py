@@ -103,14 +103,18 @@ async def test_an_unknown_key_is_none_and_its_absence_is_in_the_stamp(reader):
     assert named(stamp) == {names.key_fact(OTHER_DIGEST): None}
 
 
-@pytest.mark.parametrize("whose", ["its own", "another tenant's", "nobody's", "an admin's"])
+@pytest.mark.parametrize(
+    "whose", ["its own", "another tenant's", "nobody's", "an admin's", "an earlier one's"]
+)
 async def test_a_key_that_is_asked_about_is_read_in_one_way_whoever_has_it(whose, facts, make_key, acme):
-    for number, tenant in ((2, "globex"), (3, None)):
-        key = make_key(number, tenant)
+    for number, tenant, record in ((2, "globex", None), (3, None, None), (5, "acme", "ten_0000000000AB")):
+        key = make_key(number, tenant, tenant_record=record)
         await change(
             facts, lambda changes, key=key, number=number: changes.put_key(key, bytes([number]) * 32)
         )
-    asked = {"its own": 1, "another tenant's": 2, "an admin's": 3, "nobody's": 4}[whose]
+    asked = {"its own": 1, "another tenant's": 2, "an admin's": 3, "nobody's": 4, "an earlier one's": 5}[
+        whose
+    ]
     counting = CountingStore(facts)
     reader = DirectoryReader(facts, PlainFacts(counting))
     key, tenant, stamp = await reader.find_key_of(make_key(asked).key_id, acme.tenant_id)
