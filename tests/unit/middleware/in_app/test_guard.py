@@ -26,7 +26,7 @@ async def test_before_the_guard_runs_and_after_it_only_unguarded_routes_are_answ
         if status == 503:
             assert (b"cachegate-record", UNRECORDED.encode()) in asked.headers
             assert (asked.gate.requests, b"hello" in asked.body) == ([], False)
-    assert "running()" in capsys.readouterr().out
+    assert "running()" in "".join(capsys.readouterr())  # wherever logs go: another test may have set them up
 
 
 @pytest.mark.parametrize(
