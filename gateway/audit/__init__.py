@@ -13,7 +13,7 @@ hold against whoever has that key.
 from gateway.audit.events import Event, Query, find_record, read_events
 from gateway.audit.limits import Durability, Limits
 from gateway.audit.log import AuditLog
-from gateway.audit.report import ChainReport, Damage, Ending, Fault, Report, Verdict
+from gateway.audit.report import ChainReport, Damage, Ending, Fault, Verdict, VerifyReport
 from gateway.audit.verify import verify
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "Fault",
     "Limits",
     "Query",
-    "Report",
     "Verdict",
+    "VerifyReport",
     "find_record",
     "read_events",
     "verify",

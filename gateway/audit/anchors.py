@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.audit.folder import FILE_MODE, HEADS_NAME
-from gateway.audit.heads_file import NO_LINE, End, find_last_line, has_line_ending_at
+from gateway.audit.heads_file import NO_LINE, HeadsEnd, find_last_line, has_line_ending_at
 from gateway.audit.segment import write_whole
 from gateway.model.errors import Misconfigured
 
@@ -49,7 +49,7 @@ class CheckedAnchor(msgspec.Struct, frozen=True, kw_only=True):
     why: str | None = None
 
 
-def find_end(folder: Path) -> End:
+def find_end(folder: Path) -> HeadsEnd:
     """The end of the last head that is listed. Raises `Misconfigured` when there is none."""
     path = folder / HEADS_NAME
     try:
@@ -65,7 +65,7 @@ def find_end(folder: Path) -> End:
     return end
 
 
-def stamped_text(end: End) -> bytes:
+def stamped_text(end: HeadsEnd) -> bytes:
     """What the authority stamps: the hash of the line, as it is written there."""
     return end.hash.encode()
 
@@ -109,7 +109,7 @@ def _checked(line: bytes, descriptor: int, verify_stamp: Callable[[bytes, bytes]
         anchor = msgspec.json.decode(line, type=Anchor)
     except ValueError as error:
         return CheckedAnchor(listed_bytes=0, authority="", why=f"not a stamp: {error}")
-    end = End(anchor.listed_bytes, anchor.listed_hash)
+    end = HeadsEnd(anchor.listed_bytes, anchor.listed_hash)
     stamped_at, why = None, None
     try:
         stamped_at = verify_stamp(anchor.stamp, stamped_text(end))

@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from gateway.audit.merkle import root_of
-from gateway.audit.record import HASH_TAIL, Links, seal
+from gateway.audit.record import HASH_TAIL, ChainPosition, seal
 from gateway.audit.record_body import SEALED
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Chain:
     """The state of the chain being written; `links` is the position of the next record."""
 
     def __init__(self) -> None:
-        self.links = Links("")
+        self.links = ChainPosition("")
         self.unwritten = b""  # sealed lines of deferred records
         self._hashes: list[bytes] = []  # of the records since the last head
         self._note_position()
@@ -49,10 +49,10 @@ class Chain:
         """How many deferred records are not yet written."""
         return len(self._waiting) + len(self._sealed)
 
-    def start(self, name: str) -> Links:
+    def start(self, name: str) -> ChainPosition:
         """Begin another chain. Deferred records are written to it."""
         self.roll_back()
-        self.links = Links(name)
+        self.links = ChainPosition(name)
         self._hashes = []
         self._note_position()
         return self.links

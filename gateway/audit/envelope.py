@@ -13,7 +13,7 @@ from gateway.audit.record import SCHEMA_VERSION
 from gateway.audit.timeline import RecordIds, Timestamps
 
 if TYPE_CHECKING:
-    from gateway.audit.record import Links
+    from gateway.audit.record import ChainPosition
 
 
 class Envelopes:
@@ -24,7 +24,7 @@ class Envelopes:
         self.times = Timestamps()
         self._node = node
 
-    def members(self, now: float, links: Links, record_id: str | None = None) -> dict[str, Any]:
+    def members(self, now: float, links: ChainPosition, record_id: str | None = None) -> dict[str, Any]:
         """The envelope fields of the next record of the chain, for a record of the schema."""
         return {
             "schema": SCHEMA_VERSION,

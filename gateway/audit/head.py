@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from gateway.audit.folder import FILE_MODE, LIVE_NAME, PUBLIC_KEY_NAME, chain_started, create_locked
-from gateway.audit.segment import Remedy, raise_fault, write_whole
+from gateway.audit.segment import WriteRemedy, raise_fault, write_whole
 from gateway.model.errors import Misconfigured
 from gateway.model.file_lock import is_at, try_lock
 
@@ -117,7 +117,7 @@ class LiveChain:
         try:
             self._descriptor = create_locked(self._hidden)
         except OSError as error:
-            raise_fault(error, self._path, Remedy.NEW_CHAIN)
+            raise_fault(error, self._path, WriteRemedy.NEW_CHAIN)
 
     def announce(self) -> None:
         """Make the file visible under the chain's name; each later head tries again if it is not there."""

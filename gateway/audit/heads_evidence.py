@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 from gateway.audit.folder import HEADS_NAME
 from gateway.audit.head import verify_signature
-from gateway.audit.heads_file import End, has_line_ending_at, parse_listed
+from gateway.audit.heads_file import HeadsEnd, has_line_ending_at, parse_listed
 from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.reading import read_lines, unreadable
 from gateway.audit.record import (
@@ -54,7 +54,7 @@ def next_trace(trace: bytes, head: HeadRecord) -> bytes:
 
 
 @dataclass(slots=True)
-class Listed:
+class ListedChain:
     """What is listed of one chain: its newest own head, the trace up to it, and the head that ended it."""
 
     newest: HeadRecord | None = None
@@ -67,7 +67,7 @@ class HeadsEvidence:
     """The contents of a heads file as far as read, and its problems. Without a file it is empty."""
 
     def __init__(self, path: Path | None, keys: Mapping[str, Ed25519PublicKey]) -> None:
-        self.chains: dict[str, Listed] = {}
+        self.chains: dict[str, ListedChain] = {}
         self.named: set[str] = set()  # all chains that any trusted head names
         self.newest_of_node: dict[str, HeadRecord] = {}
         self.problems: list[str] = []
@@ -92,9 +92,9 @@ class HeadsEvidence:
         if self._descriptor is not None:
             os.close(self._descriptor)
 
-    def listed(self, chain: str) -> Listed:
+    def listed(self, chain: str) -> ListedChain:
         """What is listed of a chain so far."""
-        return self.chains.get(chain) or Listed()
+        return self.chains.get(chain) or ListedChain()
 
     def read(self, *, is_again: bool = False) -> None:
         """Read and check the lines that were not read yet."""
@@ -120,7 +120,7 @@ class HeadsEvidence:
         """
         if self._descriptor is None or head.listed_bytes is None or head.listed_hash is None or self.problems:
             return
-        end = End(head.listed_bytes, head.listed_hash)
+        end = HeadsEnd(head.listed_bytes, head.listed_hash)
         if has_line_ending_at(self._descriptor, end):
             return
         self.complain(
@@ -172,7 +172,7 @@ class HeadsEvidence:
 
     def _place(self, head: HeadRecord, where: str, *, is_again: bool) -> None:
         """Add a head to its chain. A head whose sync failed may be listed twice."""
-        listed = self.chains.setdefault(head.chain, Listed())
+        listed = self.chains.setdefault(head.chain, ListedChain())
         newest, ended = listed.newest, listed.ended
         if ended is not None:
             if (head.seq, head.prev) != (ended.seq, ended.prev):

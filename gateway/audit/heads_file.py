@@ -9,7 +9,7 @@ The form is that of a record: `hash` covers all before it, `signature` all but i
 proves how far its chain goes; the link proves which heads came before. Without the link, a whole chain could
 be removed together with its lines here and leave no evidence.
 
-A process remembers the size of the file and the hash of its last line (`End`), checks them again before
+A process remembers the size of the file and the hash of its last line (`HeadsEnd`), checks them again before
 each head, and writes them into the head. A file that no longer has that line at that offset was cut,
 replaced or removed: this is a fault, like that of a segment. Writing continues in whatever file is there
 now, but never as if it were a new one: the next line links to the last known one, or its head says what
@@ -37,7 +37,7 @@ from gateway.audit.record import (
     seal,
     split_hash,
 )
-from gateway.audit.segment import Remedy, SegmentError, raise_fault, write_whole
+from gateway.audit.segment import SegmentError, WriteRemedy, raise_fault, write_whole
 from gateway.model.file_lock import try_lock
 
 if TYPE_CHECKING:
@@ -78,17 +78,17 @@ def parse_listed(line: bytes) -> ListedHead:
     return _decoder.decode(line)
 
 
-class End(NamedTuple):
+class HeadsEnd(NamedTuple):
     """The size of the file, counting whole lines only, and the hash of its last line."""
 
     size: int
     hash: str
 
 
-NO_LINE = End(0, GENESIS)
+NO_LINE = HeadsEnd(0, GENESIS)
 
 
-def has_line_ending_at(descriptor: int, end: End) -> bool:
+def has_line_ending_at(descriptor: int, end: HeadsEnd) -> bool:
     """Whether a line with this hash ends at this offset of the file. Raises `OSError`."""
     if end.size == 0:
         return end.hash == GENESIS
@@ -107,7 +107,7 @@ class HeadsFile:
         self._signer = signer
         self.known = NO_LINE
 
-    def learn(self) -> End:
+    def learn(self) -> HeadsEnd:
         """Read the end of the file at start, with nothing known before. Raises `SegmentError`."""
         self.known = NO_LINE
         return self.look()
@@ -117,9 +117,9 @@ class HeadsFile:
         try:
             os.close(os.open(self._path, _APPEND, FILE_MODE))
         except OSError as error:
-            raise_fault(error, self._path, Remedy.NEW_CHAIN)
+            raise_fault(error, self._path, WriteRemedy.NEW_CHAIN)
 
-    def look(self) -> End:
+    def look(self) -> HeadsEnd:
         """Check and return the end of the file. Raises `SegmentError` when the known line is gone.
 
         While another process appends, returns the known end: a line may be rolled back until it is whole.
@@ -131,14 +131,14 @@ class HeadsFile:
                 self._raise_lost()
             return NO_LINE
         except OSError as error:
-            raise_fault(error, self._path, Remedy.RETRY)
+            raise_fault(error, self._path, WriteRemedy.RETRY)
         try:
             if try_lock(descriptor, is_shared=True):
                 if not has_line_ending_at(descriptor, self.known):
                     self._raise_lost()
                 self.known = _find_end(descriptor, os.fstat(descriptor).st_size) or self.known
         except OSError as error:
-            raise_fault(error, self._path, Remedy.RETRY)
+            raise_fault(error, self._path, WriteRemedy.RETRY)
         finally:
             os.close(descriptor)
         return self.known
@@ -169,9 +169,9 @@ class HeadsFile:
                     self.known = self._append_one(descriptor, pending[0], is_synced=is_synced)
                     del pending[0]
         except OSError as error:
-            raise_fault(error, self._path, Remedy.RETRY)
+            raise_fault(error, self._path, WriteRemedy.RETRY)
 
-    def _append_one(self, descriptor: int, head_line: bytes, *, is_synced: bool) -> End:
+    def _append_one(self, descriptor: int, head_line: bytes, *, is_synced: bool) -> HeadsEnd:
         size = _whole_lines(descriptor)
         # A file that was emptied or damaged is not started again: its next line links to the known one.
         last = _find_end(descriptor, size) or self.known
@@ -183,7 +183,7 @@ class HeadsFile:
         except OSError:
             os.ftruncate(descriptor, size)
             raise
-        return End(size + len(line), digest)
+        return HeadsEnd(size + len(line), digest)
 
     def _linked(self, head_line: bytes, prev: str) -> tuple[bytes, str]:
         head = msgspec.Raw(head_line.rstrip(b"\n"))
@@ -194,11 +194,11 @@ class HeadsFile:
         raise SegmentError(
             f"{self._path} was cut, replaced or removed: it no longer has the line that ended at byte "
             f"{self.known.size}; find out what does that, and keep a copy of the folder as it is",
-            Remedy.NEW_CHAIN,
+            WriteRemedy.NEW_CHAIN,
         )
 
 
-def find_last_line(descriptor: int) -> End:
+def find_last_line(descriptor: int) -> HeadsEnd:
     """The end of the last whole line; `NO_LINE` when there is none. Raises `OSError`."""
     return _find_end(descriptor, os.fstat(descriptor).st_size) or NO_LINE
 
@@ -224,7 +224,7 @@ def _whole_lines(descriptor: int) -> int:
     return size
 
 
-def _find_end(descriptor: int, size: int) -> End | None:
+def _find_end(descriptor: int, size: int) -> HeadsEnd | None:
     """The end of the last whole line within the last bytes of the file; None when there is none.
 
     Usually that is the end of the file. An incomplete line and damaged lines at the end are skipped.
@@ -239,5 +239,5 @@ def _find_end(descriptor: int, size: int) -> End | None:
                 break
             with suppress(ValueError):
                 digest = split_hash(block[max(0, end - _TAIL_BYTES) : end])[1]
-                return End(start + end + 1, digest)
+                return HeadsEnd(start + end + 1, digest)
     return None

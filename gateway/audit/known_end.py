@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.audit.folder import group_segments
-from gateway.audit.heads_file import NO_LINE, End
+from gateway.audit.heads_file import NO_LINE, HeadsEnd
 from gateway.audit.last_head import read_tail
 from gateway.model.errors import Unavailable
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MOST_CHAINS = 1000  # the newest ones; each costs a few reads
 
 
-def find_known_end(folder: Path, signer: Signer) -> End:
+def find_known_end(folder: Path, signer: Signer) -> HeadsEnd:
     """The furthest end of the file named by a head that our own key signed; `NO_LINE` when none names one."""
     try:
         chains = group_segments(folder.iterdir())
@@ -35,7 +35,7 @@ def find_known_end(folder: Path, signer: Signer) -> End:
             continue  # reported by the next start, or by `verify`
         if tail is None or tail.head.listed_bytes is None or tail.head.listed_hash is None:
             continue
-        known = max(known, End(tail.head.listed_bytes, tail.head.listed_hash))
+        known = max(known, HeadsEnd(tail.head.listed_bytes, tail.head.listed_hash))
     return known
 
 

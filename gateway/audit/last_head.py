@@ -28,7 +28,7 @@ MOST_BYTES = 64 << 20  # a record takes about a kilobyte
 _HEAD_MARK = b'"kind":"head"'
 
 
-class Place(NamedTuple):
+class EndingLine(NamedTuple):
     """A line, the number of its segment, and the offset at which it ends."""
 
     segment: int
@@ -45,7 +45,7 @@ class ChainEnd(msgspec.Struct, frozen=True, kw_only=True):
     head: HeadRecord
     head_segment: int
     head_end: int
-    lines: tuple[Place, ...]
+    lines: tuple[EndingLine, ...]
     segment: int
 
 
@@ -56,7 +56,7 @@ def read_tail(
 
     None when there is no such head within the bounds. Raises `Unavailable` when a file cannot be read.
     """
-    lines: list[Place] = []
+    lines: list[EndingLine] = []
     left = MOST_BYTES
     for number, path in reversed(segments):
         for end, line in lines_backward(path):
@@ -72,11 +72,11 @@ def read_tail(
                 )
             if len(lines) >= MOST_LINES or left < 0:
                 return None
-            lines.append(Place(number, end, line))
+            lines.append(EndingLine(number, end, line))
     return None
 
 
-def linked_records(tail: ChainEnd) -> Iterator[tuple[Place, Link, str]]:
+def linked_records(tail: ChainEnd) -> Iterator[tuple[EndingLine, Link, str]]:
     """The records after the head that are linked to it one by one, with their hashes; stops at a bad one."""
     seq, prev = tail.head.seq, tail.head.hash
     for place in tail.lines:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from gateway.audit.head import Signer
-    from gateway.audit.heads_evidence import Listed
+    from gateway.audit.heads_evidence import ListedChain
     from gateway.audit.record import HeadRecord
 
 RETENTION_NAME = "retention.jsonl"
@@ -115,7 +115,7 @@ class Notes:
             last += 1
         return removed.get(last)
 
-    def has_whole(self, chain: str, listed: Listed) -> bool:
+    def has_whole(self, chain: str, listed: ListedChain) -> bool:
         """Whether all of a chain was removed, and no listed head proves that there was more of it."""
         removed = self.segments.get(chain, {})
         last = self.before(chain, max(removed, default=0) + 1)

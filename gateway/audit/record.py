@@ -389,7 +389,7 @@ encode = msgspec.json.Encoder(order="sorted").encode
 """Encodes a record without its hash, in canonical form: the bytes that the hash covers."""
 
 
-class Links:
+class ChainPosition:
     """The position of the next record: its chain, and the number and hash of the record before it."""
 
     __slots__ = ("chain", "hash", "seq")

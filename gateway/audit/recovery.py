@@ -32,7 +32,7 @@ from gateway.audit.heads_file import parse_listed
 from gateway.audit.last_head import linked_records, read_tail
 from gateway.audit.promise import promise_after
 from gateway.audit.reading import lines_backward
-from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, Links, parse_line
+from gateway.audit.record import ENDED_BY_OTHERS, ChainPosition, HeadRecord, parse_line
 from gateway.audit.segment import SegmentError
 from gateway.model.errors import Unavailable
 from gateway.model.file_lock import is_at, try_lock
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from gateway.audit.heads_file import HeadsFile
     from gateway.audit.last_head import ChainEnd
 
-    MakeHead = Callable[[float, Links, int, int], bytes]
+    MakeHead = Callable[[float, ChainPosition, int, int], bytes]
     """Makes the line of a recovered head, of a time, a position, a segment and the first unproven record."""
 
 MOST_AT_ONCE = 64  # files that one start handles; the next start continues
@@ -122,10 +122,10 @@ def _is_written(path: Path) -> bool:
         os.close(descriptor)
 
 
-def _find_end(tail: ChainEnd) -> Links | None:
+def _find_end(tail: ChainEnd) -> ChainPosition | None:
     """The end of the chain; None unless an honest process could have left the lines after its head."""
     promise = promise_after(tail.head)
-    links = Links(tail.head.chain)
+    links = ChainPosition(tail.head.chain)
     links.seq, links.hash = tail.head.seq, tail.head.hash
     for _, link, digest in linked_records(tail):
         if link.kind == "head" or not promise.covers(link.seq, link.time):

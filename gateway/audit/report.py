@@ -88,7 +88,7 @@ class ChainReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.fault is None and not self.missing_segments
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class VerifyReport(msgspec.Struct, frozen=True, kw_only=True):
     """The report on a folder or a list of files. `key_source` is `given`, or the file the keys came from.
 
     `foreign_signers` are keys in `signing.pub` that are not among the given ones: their heads do not count.

@@ -37,7 +37,7 @@ _NO_SPACE = {
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
-class Remedy(StrEnum):
+class WriteRemedy(StrEnum):
     """What the writer has to do before it can continue."""
 
     RETRY = "retry"  # the segment is whole: write to it again
@@ -48,7 +48,7 @@ class Remedy(StrEnum):
 class SegmentError(Unavailable):
     """The record was not written; `remedy` says how the log can continue."""
 
-    def __init__(self, why: str, remedy: Remedy) -> None:
+    def __init__(self, why: str, remedy: WriteRemedy) -> None:
         super().__init__("audit", why, Reason.NO_AUDIT)
         self.remedy = remedy
 
@@ -73,7 +73,7 @@ def write_whole(descriptor: int, content: bytes) -> None:
         taken += more
 
 
-def raise_fault(error: OSError, path: Path | str, remedy: Remedy) -> NoReturn:
+def raise_fault(error: OSError, path: Path | str, remedy: WriteRemedy) -> NoReturn:
     """Raise the `SegmentError` that says what a failed system call means for the operator."""
     if isinstance(error, ShortWriteError):
         why = f"{path}: {error.strerror}; the line was taken back: check the file system"
@@ -99,7 +99,7 @@ class Segment:
         try:
             self._descriptor = create_locked(self._hidden, os.O_APPEND)
         except OSError as error:
-            raise_fault(error, path, Remedy.NEW_CHAIN)
+            raise_fault(error, path, WriteRemedy.NEW_CHAIN)
         status = os.fstat(self._descriptor)
         self._device, self._inode = status.st_dev, status.st_ino
 
@@ -116,7 +116,7 @@ class Segment:
             if self._is_synced:
                 sync_folder(hidden.parent.parent)
         except OSError as error:
-            raise_fault(error, path, Remedy.NEW_CHAIN)
+            raise_fault(error, path, WriteRemedy.NEW_CHAIN)
 
     def verify_in_place(self) -> None:
         """Raises `SegmentError` unless the path is still our file, of the size we wrote, and writable."""
@@ -125,23 +125,23 @@ class Segment:
         except OSError as error:
             raise SegmentError(
                 f"{self._path} is gone; whatever removes audit segments must leave the one being written",
-                Remedy.NEW_CHAIN,
+                WriteRemedy.NEW_CHAIN,
             ) from error
         if status.st_ino != self._inode or status.st_dev != self._device:
             raise SegmentError(
                 f"{self._path} was replaced by another file; keep rotation tools off the audit folder",
-                Remedy.NEW_CHAIN,
+                WriteRemedy.NEW_CHAIN,
             )
         if status.st_size != self.size:
             raise SegmentError(
                 f"{self._path} has {status.st_size} bytes where {self.size} were written; "
                 "something else writes to or cuts audit segments: find and stop it",
-                Remedy.NEW_CHAIN,
+                WriteRemedy.NEW_CHAIN,
             )
         if not status.st_mode & stat.S_IWUSR:
             raise SegmentError(
                 f"{self._path} was made read-only; leave the segment being written writable",
-                Remedy.NEXT_SEGMENT,
+                WriteRemedy.NEXT_SEGMENT,
             )
 
     def append(self, line: bytes) -> None:
@@ -150,14 +150,14 @@ class Segment:
             write_whole(self._descriptor, line)
         except OSError as error:
             self._take_back()
-            raise_fault(error, self._path, Remedy.RETRY)
+            raise_fault(error, self._path, WriteRemedy.RETRY)
         if self._is_synced:
             try:
                 os.fdatasync(self._descriptor)
             except OSError as error:
                 # The kernel may have dropped the pages and will not report them again.
                 self._take_back()
-                raise_fault(error, self._path, Remedy.NEW_CHAIN)
+                raise_fault(error, self._path, WriteRemedy.NEW_CHAIN)
         self.size += len(line)
 
     def close(self) -> None:
@@ -178,4 +178,4 @@ class Segment:
             if os.fstat(self._descriptor).st_size != self.size:
                 os.ftruncate(self._descriptor, self.size)
         except OSError as error:
-            raise_fault(error, self._path, Remedy.NEW_CHAIN)
+            raise_fault(error, self._path, WriteRemedy.NEW_CHAIN)

@@ -33,7 +33,7 @@ from gateway.audit.key_changes import KEY_CHANGES_NAME, follow, load_changes
 from gateway.audit.notes import RETENTION_NAME, read_notes
 from gateway.audit.packed import PACKED_SUFFIX
 from gateway.audit.reading import has_same_content
-from gateway.audit.report import Report
+from gateway.audit.report import VerifyReport
 from gateway.audit.walk import Walk
 from gateway.model.errors import Misconfigured, Reason, Unavailable
 
@@ -53,7 +53,7 @@ _ATTEMPTS = 5
 
 def verify(
     source: Path | Sequence[Path], *, trusted_keys: Iterable[Ed25519PublicKey] = (), key_source: str = GIVEN
-) -> Report:
+) -> VerifyReport:
     """Verify an audit folder, or some of its files. Returns a report, damaged or not.
 
     `key_source` is for the report: where the trusted keys are from. Without keys, `signing.pub` is used.
@@ -105,7 +105,7 @@ def verify(
     removed = tuple(chain for chain in gone if notes.has_whole(chain, evidence.listed(chain)))
     if heads_path is None and isinstance(source, Path) and source.is_dir():
         problems.append(f"{HEADS_NAME} is missing, so records cut off at the end of a chain would not show")
-    return Report(
+    return VerifyReport(
         chains=tuple(walk.report() for walk in walks.values()),
         missing_chains=tuple(chain for chain in gone if chain not in removed),
         removed_chains=removed,

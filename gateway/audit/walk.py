@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    from gateway.audit.heads_evidence import HeadsEvidence, Listed
+    from gateway.audit.heads_evidence import HeadsEvidence, ListedChain
     from gateway.audit.notes import Notes
     from gateway.audit.record import HeadRecord
 
@@ -200,7 +200,7 @@ class Walk:
             # Heads of earlier releases lack `listed_bytes`; those writers listed each head before the next.
             self._evidence.complain(f"heads.jsonl lacks signed heads that the chain {self._chain} has")
 
-    def _is_listed(self, listed: Listed, newest: HeadRecord, last: HeadRecord) -> bool:
+    def _is_listed(self, listed: ListedChain, newest: HeadRecord, last: HeadRecord) -> bool:
         """Whether chain and file have the same heads, up to where the shorter of them ends."""
         if newest.seq < last.seq:
             return self._traces.get(newest.seq) == listed.trace
@@ -430,7 +430,7 @@ class Walk:
         return self._breach
 
 
-def _expected_hashes(listed: Listed) -> dict[int, tuple[str, HeadRecord]]:
+def _expected_hashes(listed: ListedChain) -> dict[int, tuple[str, HeadRecord]]:
     """The hashes of records as stated by listed heads, by sequence number."""
     expected: dict[int, tuple[str, HeadRecord]] = {}
     if listed.newest is not None:

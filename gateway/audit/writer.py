@@ -40,7 +40,7 @@ from gateway.audit.known_end import find_known_end
 from gateway.audit.limits import Durability, Limits
 from gateway.audit.record import ENDED_BY_OTHERS, HeadRecord, OpenRecord, encode, encode_signed, seal
 from gateway.audit.recovery import recover
-from gateway.audit.segment import Remedy, Segment, SegmentError, raise_fault
+from gateway.audit.segment import Segment, SegmentError, WriteRemedy, raise_fault
 from gateway.model.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from gateway.audit.chain import Ready
-    from gateway.audit.record import Links
+    from gateway.audit.record import ChainPosition
 
 _PATIENCE_SECONDS = 1.0  # how long a first or last head waits for the lock: all workers close at once
 MOST_UNLISTED_HEADS = 1000  # some 600 bytes each; at one in ten seconds, almost three hours of heads
@@ -77,7 +77,7 @@ class Writer:
         self._process = os.getpid()
         self._fault: SegmentError | None = None
         self._faulted_at = 0.0
-        self._lost: Links | None = None
+        self._lost: ChainPosition | None = None
         self._gap = OpenGap()
         self._events = EventBodies(node)
         self.chain = Chain()
@@ -88,7 +88,7 @@ class Writer:
     def check(self, now: float) -> None:
         """Raises `SegmentError` when no record could be accepted now; signs a head that is due."""
         if os.getpid() != self._process:
-            raise SegmentError("closed, or forked: each process opens a log of its own", Remedy.RETRY)
+            raise SegmentError("closed, or forked: each process opens a log of its own", WriteRemedy.RETRY)
         if self._fault is not None:
             self._recover(now)
         try:
@@ -103,7 +103,7 @@ class Writer:
             self._note(fault, now)
             raise
 
-    def ready(self, now: float) -> Links:
+    def ready(self, now: float) -> ChainPosition:
         """The position of the next record; raises `SegmentError` when none can be accepted."""
         self.check(now)
         if self._is_head_due(now):  # after a quiet period the last head is too old for another record
@@ -197,9 +197,9 @@ class Writer:
             prepare_folder(self._folder)
             self._signer.publish(self._folder)
         except OSError as error:
-            raise_fault(error, self._folder, Remedy.NEW_CHAIN)
+            raise_fault(error, self._folder, WriteRemedy.NEW_CHAIN)
         except Misconfigured as error:
-            raise SegmentError(str(error), Remedy.NEW_CHAIN) from error
+            raise SegmentError(str(error), WriteRemedy.NEW_CHAIN) from error
         self._number = 1
         self._segment_due_at = now + self._limits.segment_seconds
         self._unlisted: list[bytes] = []
@@ -250,7 +250,9 @@ class Writer:
             is_taken = isinstance(fault.__cause__, FileExistsError | FileNotFoundError)
             if segment is not None:
                 segment.discard()
-            raise SegmentError(fault.why, Remedy.NEW_CHAIN if is_taken else Remedy.NEXT_SEGMENT) from fault
+            raise SegmentError(
+                fault.why, WriteRemedy.NEW_CHAIN if is_taken else WriteRemedy.NEXT_SEGMENT
+            ) from fault
         self._segment.close()
         self._segment = segment
 
@@ -294,7 +296,7 @@ class Writer:
             raise SegmentError(
                 f"{self._folder / HEADS_NAME} is locked by another process for too long; find out which, and "
                 "end it",
-                Remedy.RETRY,
+                WriteRemedy.RETRY,
             )
         self._write(self._seal_head(now, "live"))
         self._list_heads()
@@ -318,7 +320,7 @@ class Writer:
         return line
 
     def _head(
-        self, now: float, state: str, links: Links, *, segment: int, unproven_from: int | None = None
+        self, now: float, state: str, links: ChainPosition, *, segment: int, unproven_from: int | None = None
     ) -> bytes:
         """The covered bytes of a head at this position of a chain: our own, or a recovered one."""
         known = self._heads.known
@@ -340,7 +342,7 @@ class Writer:
         )
         return encode_signed(head, self._signer.sign)
 
-    def _recovered_head(self, now: float, links: Links, segment: int, unproven_from: int) -> bytes:
+    def _recovered_head(self, now: float, links: ChainPosition, segment: int, unproven_from: int) -> bytes:
         """The last head of a chain whose process ended without one."""
         covered = self._head(now, "recovered", links, segment=segment, unproven_from=unproven_from)
         return seal(covered)[0]
@@ -363,7 +365,7 @@ class Writer:
         fault = self._fault
         if fault is None:
             return
-        is_lost = fault.remedy is Remedy.NEW_CHAIN
+        is_lost = fault.remedy is WriteRemedy.NEW_CHAIN
         if is_lost and 0 <= now - self._faulted_at < self._limits.pause_seconds:
             raise SegmentError(fault.why, fault.remedy)
         try:
@@ -371,7 +373,7 @@ class Writer:
                 self._abandon(now)
                 self._begin(now, f"new chain: {fault.why}")
             else:
-                if fault.remedy is Remedy.NEXT_SEGMENT:
+                if fault.remedy is WriteRemedy.NEXT_SEGMENT:
                     self._next_segment()
                 self._list_heads()  # before any write, or each refused request would add an `open` record
                 self._segment.verify_in_place()
@@ -393,9 +395,9 @@ class Writer:
         try:
             prepare_folder(self._folder)
         except OSError as error:
-            raise_fault(error, self._folder, Remedy.NEW_CHAIN)
+            raise_fault(error, self._folder, WriteRemedy.NEW_CHAIN)
         except Misconfigured as error:
-            raise SegmentError(str(error), Remedy.NEW_CHAIN) from error
+            raise SegmentError(str(error), WriteRemedy.NEW_CHAIN) from error
         self._unlisted.append(seal(self._head(now, "abandoned", self._links, segment=self._number))[0])
         try:
             self._list_heads(patience_seconds=_PATIENCE_SECONDS, is_anew=True)
@@ -404,7 +406,9 @@ class Writer:
             raise
         if self._unlisted:
             del self._unlisted[-1]
-            raise SegmentError("heads.jsonl is locked by another process; find out which", Remedy.NEW_CHAIN)
+            raise SegmentError(
+                "heads.jsonl is locked by another process; find out which", WriteRemedy.NEW_CHAIN
+            )
         self._lost = self._links
         self._release()
 

@@ -92,11 +92,12 @@ def _forget(_outcome: Any) -> None:
 
 def worker_app(argument: Any) -> WorkerApp:
     """A worker whose log writes nothing."""
-    from gateway.assembly import app, components  # noqa: PLC0415 -- of the worker's process alone
+    from gateway.admin import worker  # noqa: PLC0415 -- of the worker's process alone
+    from gateway.assembly import components  # noqa: PLC0415 -- as above
 
     build = components.build_recorder
     components.build_worker_log = lambda *how: without_writer(build(*how))
-    return app.worker_app(argument)
+    return worker.worker_app(argument)
 
 
 def main() -> None:

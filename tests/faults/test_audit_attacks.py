@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.audit.envelope import Envelopes
-from gateway.audit.record import Links, OpenRecord, encode, seal
+from gateway.audit.record import ChainPosition, OpenRecord, encode, seal
 from gateway.cli.main import run
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Folder:
         last = json.loads(lines[-1]) if lines else {"seq": 0, "hash": "0" * 64}
         head = next((json.loads(line) for line in reversed(lines) if b'"kind":"head"' in line), None)
         moment = datetime.fromisoformat(head["time"]).timestamp() if head else 1_790_000_000.0
-        links = Links(chain)
+        links = ChainPosition(chain)
         links.seq, links.hash = last["seq"], last["hash"]
         envelopes = Envelopes(NODE)
         with path.open("ab") as file:

@@ -18,7 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.audit import AuditLog, Damage, Durability, Ending, Limits, verify
-from gateway.audit.record import Links, OpenRecord, encode, seal
+from gateway.audit.record import ChainPosition, OpenRecord, encode, seal
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.verdicts import Change, Rejection
 from tests import samples
@@ -196,7 +196,7 @@ def ids_up_to(folder, chain, seq):
 def forged_line(folder, chain, time):
     """A record with right hashes, as an attacker with write access to the folder can make it."""
     last = json.loads(whole_lines(folder, chain)[-1])
-    links = Links(chain)
+    links = ChainPosition(chain)
     links.seq, links.hash = last["seq"], last["hash"]
     record = OpenRecord(
         schema=1, id="forged", chain=chain, seq=links.seq + 1, prev=links.hash, time=time, node=NODE,

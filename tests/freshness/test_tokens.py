@@ -120,3 +120,4 @@ def test_a_transfer_outlives_its_token_and_not_its_key(fleet, tools, eventually)
         assert download.received < BIG_BYTES
     finally:
         download.close()
+        del fleet.tokens["short"], fleet.key_ids["short"]  # other tests of this fleet read with each key

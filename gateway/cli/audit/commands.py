@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from gateway.audit.events import Event
-    from gateway.audit.report import Report
+    from gateway.audit.report import VerifyReport
     from gateway.configuration.settings import Settings
 
 UNPROVEN = b',"proven":false}'
@@ -80,7 +80,7 @@ def verify(
     settings = find_settings(warn, is_needed=not paths)
     given = load_trusted(public_key, warn)
     paths = paths or ([settings.audit_folder] if settings else [])
-    reports: list[tuple[str, Report]] = []
+    reports: list[tuple[str, VerifyReport]] = []
     with verifying(paths):
         for source in _sources(paths):
             if not given and settings is not None and _is_own(source, settings):

@@ -21,7 +21,7 @@ from gateway.terminal.escaping import escape_controls
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from gateway.audit.report import ChainReport, Report
+    from gateway.audit.report import ChainReport, VerifyReport
 
 MANY_CHAINS = 40  # every command that changes something writes a chain; a screen holds this many
 
@@ -34,7 +34,7 @@ _STATES = {
 }
 
 
-def plain_report(where: str, report: Report) -> dict[str, Any]:
+def plain_report(where: str, report: VerifyReport) -> dict[str, Any]:
     """The JSON form of one report."""
     totals = {
         "path": where,
@@ -56,7 +56,7 @@ def plain_report(where: str, report: Report) -> dict[str, Any]:
     return {**totals, **msgspec.to_builtins(report), "chains": chains}
 
 
-def shown_report(where: str, report: Report) -> Iterator[Note | Table]:
+def shown_report(where: str, report: VerifyReport) -> Iterator[Note | Table]:
     """The table of chains, then all problems, then the result."""
     shown, left_out = _worth_showing(report.chains)
     rows = [
@@ -91,7 +91,7 @@ def shown_report(where: str, report: Report) -> Iterator[Note | Table]:
         yield Note(f"Intact: {total}, all proven.", "bold green")
 
 
-def _removed(report: Report) -> Iterable[str]:
+def _removed(report: VerifyReport) -> Iterable[str]:
     """What retention removed, by its signed notes."""
     segments = sum(len(one.removed_segments) for one in report.chains)
     whole = len(report.removed_chains)
@@ -105,7 +105,7 @@ def _chains(count: int) -> str:
     return "1 chain" if count == 1 else f"{count} chains"
 
 
-def _unproven(report: Report) -> Iterable[str]:
+def _unproven(report: VerifyReport) -> Iterable[str]:
     """Why records are not proven, and whether they will be."""
     waiting = sum(one.unproven for one in report.chains if one.ending is Ending.OPEN and one.is_intact)
     ended = sum(one.unproven for one in report.chains if one.ending is not Ending.OPEN and one.is_intact)
@@ -122,7 +122,7 @@ def _unproven(report: Report) -> Iterable[str]:
         )
 
 
-def complaints(report: Report) -> Iterable[str]:
+def complaints(report: VerifyReport) -> Iterable[str]:
     """All problems, one line each."""
     for chain in report.chains:
         fault = chain.fault

@@ -12,10 +12,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from msgspec.structs import replace
 
-from gateway.audit import AuditLog, Durability, Limits, Report, verify
+from gateway.audit import AuditLog, Durability, Limits, VerifyReport, verify
 from gateway.audit.envelope import Envelopes
 from gateway.audit.folder import node_of
-from gateway.audit.record import Links, OpenRecord, encode, seal
+from gateway.audit.record import ChainPosition, OpenRecord, encode, seal
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES
@@ -59,7 +59,7 @@ class AuditFolder:
             on_left=on_left,
         )
 
-    def verify(self) -> Report:
+    def verify(self) -> VerifyReport:
         return verify(self.folder)
 
     @property
@@ -95,7 +95,7 @@ class AuditFolder:
         last = json.loads(lines[-1]) if lines else {"seq": 0, "hash": "0" * 64, "chain": chain}
         head = next((json.loads(line) for line in reversed(lines) if b'"kind":"head"' in line), None)
         moment = datetime.fromisoformat(head["time"]).timestamp() if head else self.clock.time
-        links = Links(last["chain"])
+        links = ChainPosition(last["chain"])
         links.seq, links.hash = last["seq"], last["hash"]
         envelopes = Envelopes(node_of(links.chain))
         for _ in range(count):

@@ -10,10 +10,10 @@ from gateway.audit.event_bodies import EventBodies, RetentionEvent
 from gateway.audit.gap import Gap, OpenGap
 from gateway.audit.record import (
     SCHEMA_VERSION,
+    ChainPosition,
     ChangeOutcomeRecord,
     ChangeRecord,
     GapRecord,
-    Links,
     ModeRecord,
     RefusedChangeRecord,
     RetentionRecord,
@@ -27,7 +27,7 @@ from gateway.audit.timeline import time_text
 from gateway.model.verdicts import Change
 
 NODE, TIME = "node-1", "2026-11-20T14:23:33.000001Z"
-LINKS = Links("node-1.019a1f957ad1-0123abcd")
+LINKS = ChainPosition("node-1.019a1f957ad1-0123abcd")
 BODIES = EventBodies(NODE)
 ENVELOPE = {
     "schema": SCHEMA_VERSION, "id": "r", "chain": LINKS.chain, "seq": 1, "prev": LINKS.hash, "time": TIME,

@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from gateway.audit.canonical import MAX_INTEGER, canonical_form, parse_document
 from gateway.audit.chain import Chain
 from gateway.audit.record import (
+    ChainPosition,
     ChangeRecord,
     DecisionRecord,
     ExportRecord,
     GapRecord,
-    Links,
     OutcomeRecord,
     QuestionRecord,
     RequestPart,
@@ -57,7 +57,7 @@ from tests import samples
 from tests.structs import made
 
 NODE, CHAIN, TIME = "node-1", "node-1.019a1f957ad1-0123abcd", "2026-11-20T14:23:33.000001Z"
-LINKS = Links(CHAIN)
+LINKS = ChainPosition(CHAIN)
 LINKS.seq, LINKS.hash = 41, "ab" * 32
 texts = st.text(max_size=20) | st.sampled_from(['a"b', "a\\b", "é", "\x00", "a/b", "\u2028"])
 

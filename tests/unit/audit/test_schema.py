@@ -21,7 +21,7 @@ from gateway.audit.record import (
     seal,
 )
 from gateway.audit.schema import kinds, record_schema
-from gateway.audit.verify import Report
+from gateway.audit.verify import VerifyReport
 from gateway.model.errors import UnknownName
 from gateway.model.verdicts import Change
 from tests.record_schema import findings_in
@@ -132,7 +132,7 @@ def test_what_is_not_of_the_schema_is_found(audit, wrong):
 
 def test_a_log_of_version_1_still_verifies_to_the_last_record():
     report = verify(WRITTEN_VERSION_1)
-    assert isinstance(report, Report)
+    assert isinstance(report, VerifyReport)
     assert report.is_intact
     assert (report.records, len(report.chains)) == (50, 5)
     assert {str(one.ending) for one in report.chains} == {"closed", "recovered", "abandoned", "open"}

@@ -7,7 +7,7 @@ import pytest
 from gateway.audit import Damage, Ending, verify
 from gateway.audit.heads_evidence import HeadsEvidence
 from gateway.audit.heads_file import HeadsFile
-from gateway.audit.segment import Remedy, Segment, SegmentError
+from gateway.audit.segment import Segment, SegmentError, WriteRemedy
 from gateway.audit.walk import Walk
 
 
@@ -148,7 +148,7 @@ def test_a_chain_whose_first_head_cannot_be_listed_is_not_left_behind(audit, mon
     def fail(*_args, **_options):
         audit.clock.time += 11
         other._writer._write(other._writer._seal_head(audit.clock.now(), "live"))  # names all that live
-        raise SegmentError("no space left", Remedy.RETRY)
+        raise SegmentError("no space left", WriteRemedy.RETRY)
 
     with monkeypatch.context() as patch:
         patch.setattr(HeadsFile, "append", fail)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from gateway.audit.report import ChainReport, Damage, Ending, Fault, Report
+from gateway.audit.report import ChainReport, Damage, Ending, Fault, VerifyReport
 from gateway.cli.audit.report import MANY_CHAINS, chain_state, complaints, plain_report, shown_report
 
 
@@ -21,7 +21,7 @@ def chain(name="n.1", **more):
 
 def report(*chains, **more):
     values = {"missing_chains": (), "problems": (), "key_source": "given", "signers": ("ab",)}
-    return Report(chains=chains, **{**values, **more})
+    return VerifyReport(chains=chains, **{**values, **more})
 
 
 def print_all(found):
