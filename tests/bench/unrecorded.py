@@ -57,6 +57,7 @@ class NoWriter:
     def __init__(self, envelopes: Any) -> None:
         self.envelopes = envelopes
         self.chain = self
+        self.waiting = 0  # records for a later write
 
     def leave(self, _records: Any) -> None:
         return
@@ -74,6 +75,12 @@ class NoWriter:
         return
 
     def check(self, _now: float) -> None:
+        return
+
+    def unproven_seconds(self, _now: float) -> float:
+        return 0.0
+
+    def note_unrecorded(self, *_counts: Any) -> None:
         return
 
     def close(self, _now: float) -> None:
