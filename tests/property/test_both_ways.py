@@ -388,6 +388,8 @@ requests = st.fixed_dictionaries(
 )
 
 
+# The gateway runs in a thread of this process and draws random pauses: Hypothesis takes them for a strategy's.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @given(requests)
 @settings(
     max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
