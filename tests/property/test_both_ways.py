@@ -388,7 +388,7 @@ requests = st.fixed_dictionaries(
 )
 
 
-# The gateway runs in a thread of this process and draws random pauses: Hypothesis takes them for a strategy's.
+# The gateway runs in a thread of this process and draws random pauses, which are no strategy's.
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @given(requests)
 @settings(
