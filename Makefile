@@ -4,6 +4,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Python keeps what it compiled, for thousands of tests and the servers that they start, even where it is told
+# not to, as in many containers.
+export PYTHONDONTWRITEBYTECODE :=
+
 venv: .venv/ready
 
 .venv/ready: requirements.lock pyproject.toml

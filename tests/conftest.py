@@ -8,6 +8,8 @@ client libraries tidy up is what attackers do not; a `Conversation` is one conne
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib
 import importlib.util
 import io
 import json
@@ -29,7 +31,7 @@ from unittest.mock import patch
 import pytest
 import redis
 import structlog
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, is_hypothesis_test, settings
 
 from tests.answer import Answer
 from tests.ports import free_port
@@ -40,8 +42,10 @@ if TYPE_CHECKING:
 # Nothing of `gateway` is imported up here: a package that does not import fails its own tests and no others.
 
 # How long an example takes says how busy the machine is, and nothing about the law that it is for.
-settings.register_profile("without a clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("without a clock")
+settings.register_profile(
+    "all examples", deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("some examples", settings.get_profile("all examples"), max_examples=25)
 
 SLOW_FOLDERS = ("faults", "freshness", "proxies")
 """Servers that are killed, stopped and started again, test by test: minutes, for `make test-all` and CI."""
@@ -53,23 +57,60 @@ def pytest_xdist_auto_num_workers(config):
 
     Not where slow tests run: they load servers and workers, and keep all processors busy by themselves.
     """
-    return (yield) + ("not slow" in config.option.markexpr)
+    return (yield) + _is_short(config)
+
+
+def _is_short(config: pytest.Config) -> bool:
+    """Whether this is `make test`, which leaves out what is slow and tries laws with fewer examples."""
+    return "not slow" in config.option.markexpr
+
+
+@pytest.hookimpl(tryfirst=True)  # the plugins whose hook this is as well collect, and return what they found
+def pytest_collection(session):
+    """Collect without the garbage collector, and let each worker of xdist begin at another module.
+
+    A module that was never imported is compiled with its assertions rewritten: for all, half a minute of CPU,
+    in every worker. The result is kept in a file. Workers that all began at the first module would each write
+    all of them; this way, each writes a share and reads those of the others.
+    """
+    gc.disable()  # sixteen thousand tests are made, and none of them is garbage
+    worker = getattr(session.config, "workerinput", None)
+    if worker is None or session.config.args != session.config.getini("testpaths"):
+        return
+    here = Path(__file__).parent
+    modules = sorted(
+        ".".join(path.relative_to(here.parent).with_suffix("").parts) for path in here.rglob("test_*.py")
+    )
+    first = len(modules) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for name in modules[first:] + modules[:first]:
+        with suppress(
+            BaseException
+        ):  # a module that skips itself or fails says so again when it is collected
+            importlib.import_module(name)
+
+
+def pytest_collection_finish():
+    gc.enable()
+    gc.freeze()  # what there is stays: a collection need not look at it again
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` is applied
 def pytest_collection_modifyitems(items):
     here = Path(__file__).parent
     for item in items:
+        if is_hypothesis_test(getattr(item, "obj", None)):
+            item.add_marker(pytest.mark.law)
         # `endless.py` is what `test_process_guard.py` has `make test` run, and ends.
         if item.path.relative_to(here).parts[0] in SLOW_FOLDERS and item.path.name != "endless.py":
             item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    if "not slow" in config.option.markexpr:
+    if _is_short(config):
         terminalreporter.write_line(
-            "Left out: tests that are slow or need root (make test-all), and those with the real engine "
-            "(make test-engine) or the real inference server (make test-server)."
+            "Left out: tests that are slow or need root, and three quarters of the examples of each law "
+            "(make test-all); tests with the real engine (make test-engine) or the real inference server "
+            "(make test-server)."
         )
 
 
@@ -94,6 +135,7 @@ def _connect_to_loopback_only(self: socket.socket, address: Any) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """No server outlives the tests that started it, however they end: see `process_guard.py`."""
+    settings.load_profile("some examples" if _is_short(config) else "all examples")
     is_worker = hasattr(config, "workerinput")  # of xdist: its controller is under guard
     if sys.platform == "linux" and not is_worker and threading.active_count() == 1:
         specification = importlib.util.spec_from_file_location(
@@ -514,25 +556,37 @@ def verify_schema(installation: Installation) -> None:
     assert next(findings_in(installation.audit), None) is None
 
 
+@pytest.fixture(scope="session")
+def initialised(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """What `init` leaves, made once: a test that only needs it gets a copy, which costs a hundredth."""
+    folder = tmp_path_factory.mktemp("initialised")
+    (folder / "cache").mkdir()
+    return Installation(folder).init()
+
+
+def copied(initialised: Installation, folder: Path, *, runs_here: bool = False) -> Installation:
+    """An installation in an empty folder, as if `init` had just been run there."""
+    shutil.copytree(initialised.folder, folder, dirs_exist_ok=True)
+    return Installation(folder, admin_key=initialised.admin_key, runs_here=runs_here)
+
+
 @pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
+def installation(initialised: Installation, tmp_path: Path) -> Iterator[Installation]:
     """A fresh installation, initialised, with an empty cache."""
-    (tmp_path / "cache").mkdir()
-    installation = Installation(tmp_path).init()
+    installation = copied(initialised, tmp_path)
     yield installation
     verify_schema(installation)
 
 
 @pytest.fixture
-def installation_here() -> Iterator[Installation]:
+def installation_here(initialised: Installation) -> Iterator[Installation]:
     """The same, whose commands are calls in this process and share one Valkey, which runs for the test."""
     from gateway.adapters.embedded_valkey import EmbeddedValkey  # noqa: PLC0415 -- see above
 
     # Short and always as long, because tables are as wide as the paths in them.
     folder = Path(tempfile.mkdtemp(prefix="cg-test-", dir="/tmp"))
     try:
-        (folder / "cache").mkdir()
-        installation = Installation(folder, runs_here=True).init()
+        installation = copied(initialised, folder, runs_here=True)
         with EmbeddedValkey(installation.state).running():
             yield installation
         verify_schema(installation)

@@ -17,15 +17,20 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def test_every_module_opens_by_teaching_its_concept():
-    docstrings = {_name(path): ast.get_docstring(ast.parse(path.read_text())) or "" for path in MODULES}
+    docstrings = {_name(path): ast.get_docstring(_tree(path)) or "" for path in MODULES}
     assert not {name for name, docstring in docstrings.items() if len(docstring.split()) < 8}
 
 
 @cache
 def _imports(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -50,10 +55,9 @@ def test_each_dangerous_library_is_imported_in_one_package_only(library, package
 
 @cache
 def _calls(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
     return {
         node.func.id
-        for node in ast.walk(tree)
+        for node in ast.walk(_tree(path))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     }
 
@@ -87,7 +91,7 @@ def test_the_layers_name_every_package():
 
 def _imported_modules(path: Path, modules: dict[str, Path]) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"

@@ -223,8 +223,14 @@ class Tables:
 
 
 @pytest.fixture(scope="session")
-def world(build_world):
-    """The world, served. Nothing that uses it may change a fact.
+def world(common_world):
+    """The world, served; a module that needs one with other settings has a `world` of its own."""
+    return common_world
+
+
+@pytest.fixture(scope="session")
+def common_world(build_world):
+    """The world of all modules. Nothing that uses it may change a fact.
 
     The cache does not change either, so it is scanned once: later system calls belong to a request.
     """

@@ -17,6 +17,7 @@ from gateway.audit.timeline import RecordIds, Timestamps, parse_record_id
 from gateway.model.errors import Reason
 from gateway.model.verdicts import Rejection
 from tests import samples
+from tests.examples import examples
 
 AGENTS = (b"curl/8.5.0", b"", '\\"quoted"\\ é'.encode())
 
@@ -61,7 +62,7 @@ def _laid_out(files, folder):
         (folder / name).write_bytes(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(data=st.data())
 def test_no_byte_of_any_record_changes_without_being_named(written, data):
     name = data.draw(st.sampled_from(sorted(name for name in written if "-0" in name)))
@@ -80,7 +81,7 @@ def test_no_byte_of_any_record_changes_without_being_named(written, data):
     assert fault.line == line
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(data=st.data())
 def test_no_cut_at_the_end_of_a_closed_chain_goes_unnoticed(written, data):
     name = max(name for name in written if "-0" in name)
@@ -94,7 +95,7 @@ def test_no_cut_at_the_end_of_a_closed_chain_goes_unnoticed(written, data):
     assert chain.fault.line == written[name][:kept].count(b"\n") + 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(data=st.data())
 def test_no_changed_byte_of_the_heads_file_makes_verification_fail_to_answer(written, data):
     content = bytearray(written["heads.jsonl"])

@@ -23,6 +23,7 @@ from gateway.audit.folder import group_segments
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.verdicts import Change, Rejection
 from tests import samples
+from tests.examples import examples
 
 KEY = Ed25519PrivateKey.generate()
 REQUEST = samples.wire_request(headers=((b"user-agent", b"curl"),), client="192.0.2.1", route="/v1/models")
@@ -267,7 +268,7 @@ def tampered(files, change):
     return files
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(change=CHANGES)
 def test_one_change_is_damage_or_leaves_nothing_proven_that_was_not(written, change):
     files = tampered(written.files, change)
@@ -285,7 +286,7 @@ def test_one_change_is_damage_or_leaves_nothing_proven_that_was_not(written, cha
     assert before[0] - after[0] <= after[1]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(change=CHANGES)
 def test_nor_does_the_next_start_make_anything_proven(written, change):
     files = tampered(written.files, change)

@@ -35,6 +35,7 @@ from gateway.demo.world import SHARED_WEIGHTS, build_world, demo_settings
 from gateway.operations.session import fact_server
 from gateway.server.protocol import worker_protocol
 from tests.conftest import PATIENCE_SECONDS
+from tests.examples import examples
 
 AT_ONCE = "cachegate_answers_at_once_total"
 ETAG = f'"{sha256(SHARED_WEIGHTS).hexdigest()}"'
@@ -387,8 +388,12 @@ requests = st.fixed_dictionaries(
 )
 
 
+# The gateway runs in a thread of this process and draws random pauses, which are no strategy's.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @given(requests)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_whatever_is_asked_both_ways_answer_alike(gateway, request):
     for _ in range(2):  # what the first one put into memory is there for the second
         at_once, by_app, _ = gateway.both(completed(gateway, request))

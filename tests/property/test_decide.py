@@ -16,6 +16,7 @@ from gateway.model.errors import Reason
 from gateway.model.facts import Facts, Grant, KeyKind, Scope, Standing, Visibility
 from gateway.model.stamps import Stamp
 from gateway.model.verdicts import Allowed, Denied
+from tests.examples import examples
 from tests.structs import made
 
 SHIPPED = load_policy_folder(Path(__file__).parents[2] / "policies")
@@ -121,7 +122,7 @@ def permitted(access: Access, facts: Facts, action: Action) -> bool:
     return stands(counted) or granted([model, (facts.requested, own)])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(questions())
 def test_decide_agrees_with_the_reference(question):
     access, facts = question
@@ -135,7 +136,7 @@ def test_decide_agrees_with_the_reference(question):
         assert verdict.reason is (expected if may_discover else Reason.NOT_PERMITTED)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(questions(), GRANTS)
 def test_another_grant_never_takes_anything_away(question, more):
     access, facts = question
@@ -144,7 +145,7 @@ def test_another_grant_never_takes_anything_away(question, more):
         assert isinstance(RULEBOOK.decide(access, richer), Allowed)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(questions(), max_size=6))
 def test_deciding_many_at_once_changes_nothing(asked):
     accesses, facts = [access for access, _ in asked], [about for _, about in asked]

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from gateway.server.protocol import worker_protocol
+from tests.examples import examples
 
 REFUSED = re.compile(rb"HTTP/1\.1 4\d\d ")
 # Whether the application has asked for a body before it breaks off is a matter of time.
@@ -295,7 +296,7 @@ def cut(stream, places):
 
 @every_framing
 @given(stream=STREAMS, data=st.data())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_how_the_bytes_are_split_does_not_matter(stream, data):
     whole = outcome(None, [stream], with_core=True)
     places = [] if data is None else data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
@@ -306,14 +307,14 @@ def test_how_the_bytes_are_split_does_not_matter(stream, data):
 
 @every_framing
 @given(stream=STREAMS, data=st.none())
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(150))
 def test_what_is_answered_at_once_is_answered_as_by_the_application(stream, data):
     assert outcome(None, [stream], with_core=True) == outcome(None, [stream])
 
 
 @every_framing
 @given(stream=STREAMS, data=st.none())
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_no_more_is_accepted_than_the_reference_accepts(stream, data):
     ours, theirs = outcome(None, [stream]), outcome(HttpToolsProtocol, [stream])
     if ours.is_refused:
@@ -343,7 +344,7 @@ def without_trailers(found):
 
 
 @given(stream=good_streams)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(100))
 def test_what_is_good_is_accepted_by_both(stream):
     ours, theirs = outcome(None, [stream]), outcome(HttpToolsProtocol, [stream])
     assert not ours.is_refused

@@ -18,6 +18,7 @@ from gateway.front_door.reading import read
 from gateway.front_door.strict_json import parse_strict_object, write_json
 from gateway.front_door.writing import write
 from gateway.model.errors import Refusal
+from tests.examples import examples
 from tests.inference_requests import TABLE, inquire, wire
 
 KEYS = ("key-of-one", "key-of-another")
@@ -223,7 +224,7 @@ def decided(request, body):
 
 
 class TestRequests:
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=examples(500), deadline=None)
     @given(requests())
     def test_the_handler_uses_the_injected_key_and_only_the_models_that_were_decided(self, drawn):
         request, body = drawn
@@ -240,7 +241,7 @@ class TestRequests:
         assert model == inquiry.models[0]
         assert loaded <= set(inquiry.models)
 
-    @settings(max_examples=500, deadline=None)
+    @settings(max_examples=examples(500), deadline=None)
     @given(requests())
     def test_what_is_accepted_means_the_same_to_the_server_as_it_came(self, drawn):
         request, body = drawn
@@ -256,7 +257,7 @@ class TestRequests:
         assert model == inquiry.models[0]
         assert loaded <= set(inquiry.models)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(300), deadline=None)
     @given(requests())
     def test_no_key_of_the_client_leaves_with_the_request(self, drawn):
         request, body = drawn
@@ -271,7 +272,7 @@ class TestRequests:
         if outbound.body is not None:
             assert "api_key" not in json.loads(outbound.body)
 
-    @settings(max_examples=100, deadline=None)
+    @settings(max_examples=examples(100), deadline=None)
     @given(requests(), st.data())
     def test_a_request_with_two_keys_is_refused(self, drawn, data):
         request, body = drawn
@@ -349,7 +350,7 @@ image_places = st.one_of(
 
 
 class TestImages:
-    @settings(max_examples=400)
+    @settings(max_examples=examples(400))
     @given(image_places, image_places, st.sampled_from(("image", "Image", "", "text", None)))
     def test_nothing_is_left_for_the_server_to_fetch_or_to_guess(self, subject, prompt, prompt_type):
         document = {"subject": subject, "prompt": prompt}

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from gateway.directory.memory.lease import MAX_PENDING, Lease
+from tests.examples import examples
 
 SECONDS = 1.0
 
@@ -66,7 +67,7 @@ class LeaseOfOneWorker(RuleBasedStateMachine):
 
 
 TestLeaseOfOneWorker = LeaseOfOneWorker.TestCase
-TestLeaseOfOneWorker.settings = settings(max_examples=400, deadline=None)
+TestLeaseOfOneWorker.settings = settings(max_examples=examples(400), deadline=None)
 
 
 @given(st.lists(st.tuples(generations, moments), max_size=30), st.lists(generations, max_size=10), moments)

@@ -922,7 +922,17 @@ def weighed(one):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = {
+    *("denials", "held_files", "held_files_with_content", "files_that_were_begun"),
+    *("records_of_grants_with_wide_patterns", "networks_of_keys", "saved_workflows", "last_uses"),
+    *("names_of_headers", "plain_agents_of_clients", "clients_with_their_agents", "refusals_of_strangers"),
+}
+"""Some of each kind, for every run: to fill a memory twice over takes a second, and there are fifty."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in CASES]
+)
 def test_a_memory_weighs_no_more_than_it_may(name, monkeypatch):
     one = CASES[name]
     for where, constant, value in one.sets:

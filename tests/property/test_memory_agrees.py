@@ -34,6 +34,7 @@ from gateway.model.names import KeyId, ModelId, PackageId, Pattern, TenantId
 from gateway.model.stores import Batch, Moment
 from gateway.model.verdicts import Allowed
 from tests import samples
+from tests.examples import examples
 
 HISTORY = "0" * 32
 near_facts.ECHO_SECONDS = 60.0  # here a push comes when the history says so
@@ -303,7 +304,7 @@ class Play:
         return self.known[asked]
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=250)
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None, max_examples=examples(250))
 @given(st.integers(0, 2**32 - 1))
 @example(12246)  # a denial on what was read before a change that had been told
 def test_an_answer_that_may_be_sent_is_the_answer_of_now(seed):

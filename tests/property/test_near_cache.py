@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from gateway.directory.memory.near_cache import ENTRY_BYTES, NearCache
 from gateway.model.stamps import LEAF_BYTES
+from tests.examples import examples
 
 NAMES = [b"a", b"b", b"c"]
 OVERHEAD = ENTRY_BYTES + LEAF_BYTES
@@ -108,4 +109,6 @@ class NearCacheBesideAStore(RuleBasedStateMachine):
 
 
 TestNearCacheBesideAStore = NearCacheBesideAStore.TestCase
-TestNearCacheBesideAStore.settings = settings(stateful_step_count=30, max_examples=300, deadline=None)
+TestNearCacheBesideAStore.settings = settings(
+    stateful_step_count=30, max_examples=examples(300), deadline=None
+)

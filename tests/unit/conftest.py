@@ -18,8 +18,9 @@ import pytest
 
 from gateway.adapters.embedded_valkey import EmbeddedValkey
 from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.sample_cache import write_sample_cache
 from gateway.cli.main import run
-from gateway.demo.world import SETTINGS_FILE, DemoWorld, build_world, demo_settings
+from gateway.demo.world import MODELS, SETTINGS_FILE, DemoWorld, build_world, demo_settings
 from tests.record_schema import findings_in
 
 if TYPE_CHECKING:
@@ -140,10 +141,26 @@ class Installed:
 
 
 @pytest.fixture(scope="session")
-def installed():
+def copy_of_demo(tmp_path_factory):
+    """Makes an installation with the demo's facts in an empty folder: made once, and copied from then on."""
+    origin = tmp_path_factory.mktemp("demo")
+    world = asyncio.run(build_world(demo_settings(origin)))
+
+    def copy(folder: Path) -> Installed:
+        settings = demo_settings(folder)
+        shutil.copytree(demo_settings(origin).state, settings.state)
+        write_sample_cache(settings.cache_root, MODELS)  # its links name the folder that they are in
+        return Installed(folder, settings, world)
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def installed(copy_of_demo):
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
-    settings = demo_settings(folder)
-    yield Installed(folder, settings, asyncio.run(build_world(settings)))
+    made = copy_of_demo(folder)
+    settings = made.settings
+    yield made
     assert next(findings_in(settings.audit_folder), None) is None
     shutil.rmtree(folder)
 

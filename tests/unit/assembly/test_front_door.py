@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import tempfile
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,6 @@ import pytest
 from gateway.adapters.provider import Provider
 from gateway.assembly import front_door
 from gateway.assembly.front_door import front_door_routes
-from gateway.demo.world import build_world, demo_settings
 from gateway.faces.front_door import FrontDoor
 from gateway.front_door.writing import image_id_for
 from gateway.model.inference import InferenceServer
@@ -27,11 +25,10 @@ NORTHS = InferenceServer(url="http://10.0.0.7:9001", tenant=TenantId("north"))
 
 
 @pytest.fixture(scope="module")
-def settings():
+def settings(copy_of_demo):
     """With a pepper on disk, which the secret of the front door is made of."""
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
-    made = demo_settings(folder)
-    asyncio.run(build_world(made))
+    made = copy_of_demo(folder).settings
     yield replace(made, inference_url=(SHARED, NORTHS), inference_key="the-operators-key")
     shutil.rmtree(folder)
 

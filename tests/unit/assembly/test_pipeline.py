@@ -11,16 +11,14 @@ import pytest
 
 from gateway.adapters.redis_store import RedisStore
 from gateway.assembly.pipeline import Pipeline
-from gateway.demo.world import build_world, demo_settings
 from gateway.model.stores import GroupSize
 from gateway.operations.session import fact_server
 
 
 @pytest.fixture
-def pipeline():
+def pipeline(copy_of_demo):
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
-    settings = demo_settings(folder)
-    asyncio.run(build_world(settings))
+    settings = copy_of_demo(folder).settings
     with fact_server(settings) as url:
         made = Pipeline(settings, url)
         made.other = RedisStore(url)

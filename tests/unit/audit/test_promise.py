@@ -16,6 +16,7 @@ from gateway.audit.promise import PROMISED_RECORDS, PROMISED_SECONDS, promise_af
 from gateway.audit.record import parse_line
 from gateway.model.errors import Misconfigured, Unavailable
 from gateway.model.verdicts import Change
+from tests.examples import examples
 
 
 def _records(audit):
@@ -147,7 +148,9 @@ STEPS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(steps=st.lists(STEPS, max_size=25))
 def test_it_is_kept_whatever_is_recorded_and_whatever_the_clock_does(audit, tmp_path_factory, steps):
     audit.folder = tmp_path_factory.mktemp("promise") / "audit"

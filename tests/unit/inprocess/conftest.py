@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pytest
 
-from gateway.demo.world import DemoWorld, build_world, demo_settings
 from gateway.directory.edits.grants import add_grants
 from gateway.directory.edits.keys import create_key, revoke_key
 from gateway.identity.new_keys import KeyOrder, issue_key
@@ -25,6 +24,7 @@ from gateway.operations.session import open_session
 
 if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
+    from gateway.demo.world import DemoWorld
 
 
 @dataclass
@@ -167,10 +167,10 @@ class Identifiers:
 
 
 @pytest.fixture(scope="session")
-def installed():
+def installed(copy_of_demo):
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
-    settings = demo_settings(folder)
-    yield Installed(settings, asyncio.run(build_world(settings)))
+    made = copy_of_demo(folder)
+    yield Installed(made.settings, made.world)
     shutil.rmtree(folder)
 
 

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.model.bounded_memory import ENTRY_BYTES, PART_BYTES, STEP, BoundedMemory
 from gateway.model.stamps import Leaf
+from tests.examples import examples
 
 OWN = 1_000
 
@@ -206,4 +207,4 @@ class Model(RuleBasedStateMachine):
 
 
 TestAnyHistory = Model.TestCase
-TestAnyHistory.settings = settings(stateful_step_count=30, max_examples=200, deadline=None)
+TestAnyHistory.settings = settings(stateful_step_count=30, max_examples=examples(200), deadline=None)

@@ -14,7 +14,6 @@ from msgspec.structs import replace
 
 from gateway.audit import read_events
 from gateway.audit.record import ChangeRecord
-from gateway.demo.world import build_world, demo_settings
 from gateway.directory.edits.grants import add_grants
 from gateway.directory.edits.keys import create_key
 from gateway.directory.edits.models import add_alias, add_to_group, own, publish
@@ -42,11 +41,9 @@ ACME, GLOBEX = TenantId("acme"), TenantId("globex")
 
 
 @pytest.fixture
-def settings():
+def settings(copy_of_demo):
     folder = Path(tempfile.mkdtemp(prefix="cg-test-"))  # short: a unix socket's path has to fit
-    chosen = demo_settings(folder)
-    asyncio.run(build_world(chosen))
-    yield chosen
+    yield copy_of_demo(folder).settings
     shutil.rmtree(folder)
 
 

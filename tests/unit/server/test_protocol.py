@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,6 @@ from gateway.model.limits import MAX_HEADER_BYTES, MAX_HEADER_COUNT, MAX_TARGET_
 from gateway.problems import UNRECORDED
 from gateway.server.early_refusal import EarlyRefusal
 from gateway.server.protocol import (
-    HEAD_SECONDS,
     MAX_PIPELINED,
 )
 
@@ -208,37 +207,37 @@ def test_a_connection_is_kept_between_requests(instance):
 
 @pytest.mark.slow
 def test_headers_that_drip_are_cut_off(instance):
-    began = time.monotonic()
+    answers = []
     with instance.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         connection.settimeout(1)
-        answer = b""
-        while time.monotonic() < began + HEAD_SECONDS + 5 and not answer:
+        while not any(answers):
             connection.sendall(b"a: b\r\n")
-            try:
-                answer = connection.recv(65536)
-            except TimeoutError:
-                continue
-    assert_problem(answer, EarlyRefusal.SLOW_REQUEST)
-    assert HEAD_SECONDS - 1 < time.monotonic() - began < HEAD_SECONDS + 3
+            answers.append(receive_within_the_second(connection))
+    assert len(answers) > 3  # the first ones were taken: what drips is not refused at once
+    assert_problem(answers[-1], EarlyRefusal.SLOW_REQUEST)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("drip", [b"", b"\r\n"])
 def test_a_connection_that_never_begins_a_request_is_closed(instance, drip):
-    began = time.monotonic()
-    with instance.connect() as connection:
+    waits = 0
+    with instance.connect() as connection, suppress(ConnectionError):
         connection.settimeout(1)
-        while time.monotonic() < began + HEAD_SECONDS + 5:
-            try:
-                connection.sendall(drip)
-                if connection.recv(10) == b"":
-                    break
-            except TimeoutError:
-                continue
-            except ConnectionError:
-                break
-    assert HEAD_SECONDS - 1 < time.monotonic() - began < HEAD_SECONDS + 3
+        connection.sendall(drip)
+        while (answer := receive_within_the_second(connection)) is None:
+            waits += 1
+            connection.sendall(drip)
+        assert answer == b""
+    assert waits >= 3  # it may wait for a while before it begins
+
+
+def receive_within_the_second(connection):
+    """What came, or None where nothing did: a second passes between two drips."""
+    try:
+        return connection.recv(65536)
+    except TimeoutError:
+        return None
 
 
 def test_refusals_are_reported_with_the_peer(serving):
