@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from gateway.admin import access, grants, keys, models, others, policy, tenants
 from gateway.admin.call import REPLAYED, Call, Reply, changed
-from gateway.admin.documents import Changed, KeyMade, KeyRotated
+from gateway.admin.documents import Changed, FolderApplied, FolderPlan, KeyMade, KeyRotated
 from gateway.admin.idempotency import HEADER, Replayed, ticket_of
 from gateway.admin.openapi import document_of
 from gateway.delivery.document import answer_document, answer_json
@@ -317,7 +317,7 @@ def _parse_body(operation: Operation, request: WireRequest) -> Any:
 
 def _are_tokens(operation: Operation, name: str) -> bool:
     """Whether this member of a body has found tokens, which are compared and told to nobody."""
-    return operation.holds_found_tokens and name == "tokens"
+    return operation.holds_found_tokens and name in {"token", "tokens"}
 
 
 def _is_json(kind: bytes) -> bool:
@@ -392,6 +392,8 @@ def _replay(operation: Operation, call: Call, replayed: Replayed) -> Reply:
             KeyRotated,
             {"token": None, "note": keys.NOT_SHOWN, "replaces": call.id, "old_ends_at": None},
         )
+    elif operation.reply is FolderApplied:
+        kind, more = FolderApplied, {"plan": FolderPlan(changes=[], conflicts=[], rules=None, digest="")}
     reply = changed(done, call, made=note.subject, kind=kind, **more)
     return Reply(
         document=replace(reply.document, replayed=True),

@@ -6,7 +6,7 @@ operations serve the tenants' own routes, where the tenant is the caller's and s
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -15,9 +15,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from gateway.admin.call import Reply, changed, created, impossible
+from gateway.admin.call import Reply, barrier_told, changed, created, impossible
 from gateway.admin.documents import (
     FoundKey,
+    FoundOne,
     FoundRevoked,
     FoundTokens,
     Key,
@@ -34,6 +35,9 @@ from gateway.admin.documents import (
     PagedKeys,
     ReportQuery,
     RevokedKey,
+    Rotation,
+    Rotations,
+    RotationsQuery,
     Waiting,
     moment,
 )
@@ -47,7 +51,6 @@ from gateway.identity.new_keys import (
     default_scopes,
     import_key,
     issue_key,
-    key_state,
     parse_name,
     parse_networks,
     parse_scopes,
@@ -59,9 +62,10 @@ from gateway.model.key_changes import KeyChange
 from gateway.model.names import parse_key_id, parse_tenant_id
 from gateway.model.roles import DAY_SECONDS, Handed, may_end, why_not_handed
 from gateway.operations.keys import revoking
+from gateway.operations.keys.found import identify
 from gateway.operations.keys.revoking import parse_reason
-from gateway.operations.keys.views import key_report
-from gateway.operations.listings import is_listed
+from gateway.operations.keys.views import key_report, list_rotations
+from gateway.operations.listings import is_listed, key_view
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -83,31 +87,25 @@ MAX_LOOKED = 10_000  # of one owner for one page, which may then be short, and l
 OF_ANOTHER_SYSTEM = "The key is the other system's, and was not seen here."
 
 
-def key_document(key: facts.Key, now: float, last_use: LastUse | None) -> Key:
-    """A key, as it is answered."""
-    return Key(
-        id=key.key_id,
-        kind=key.kind,
-        tenant=key.tenant,
-        tenant_record=key.tenant_record,
-        name=key.name,
-        state=key_state(key, now),
-        role=key.role,
-        scopes=sorted(key.scopes),
-        networks=key.networks,
-        created_at=moment(key.created_at),
-        not_before=moment(key.not_before),
-        expires_at=moment(key.expires_at),
-        revoked_at=moment(key.revoked_at),
-        revoked_for=key.life.revoked_for or None,
-        disabled_at=moment(key.life.disabled_at),
-        replaces=key.life.replaces,
-        replaced_by=key.life.replaced_by,
-        last_used_at=None if last_use is None else moment(last_use.at),
-        last_used_network=None if last_use is None else last_use.network,
-        source=key.source,
-        generation=key.generation,
-    )
+def key_document(call: Call, key: facts.Key, last_use: LastUse | None) -> Key:
+    """A key, as it is answered: what commands show of it, its id by the name that every resource has.
+
+    When it was created is told as exactly as it is known: keys are listed by age with it.
+    """
+    view = key_view(key, call.now, last_use)
+    members = {name: getattr(view, name) for name in view.__struct_fields__ if name != "key_id"}
+    members |= {name: _time(members[name]) for name in _TIMES}
+    members["created_at"] = datetime.fromtimestamp(key.created_at, UTC)
+    members["pepper"] = None if call.own is not None else view.pepper
+    return Key(id=view.key_id, generation=key.generation, **members)
+
+
+_TIMES = ("not_before", "expires_at", "revoked_at", "disabled_at", "last_used_at")
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time of a view; none for one beyond the calendar, which no answer can say."""
+    return None if text is None or text.startswith("@") else datetime.fromisoformat(text)
 
 
 def find_tag(key_id: KeyId) -> Find:
@@ -122,7 +120,7 @@ def find_tag(key_id: KeyId) -> Find:
 
 async def _documents(call: Call, keys: Sequence[facts.Key]) -> list[Key]:
     seen = await find_uses(call.session.store, [key.key_id for key in keys])
-    return [key_document(key, call.now, seen.get(key.key_id)) for key in keys]
+    return [key_document(call, key, seen.get(key.key_id)) for key in keys]
 
 
 async def list_keys(call: Call) -> Reply:
@@ -221,7 +219,8 @@ async def create_key(call: Call) -> Reply:
             raise impossible("/tenant", f"there is no tenant {order.tenant}")
         if call.own is not None and (tenant is None or tenant.record_id != call.principal.tenant_record):
             raise Refusal(Reason.ABSENT)  # removed meanwhile: who has the name now gets no key of this caller
-        return await edits.create_key(changes, key=new.key, digest=new.digest)
+        new_one = edits.create_key if sha256_hex is None else edits.import_key
+        return await new_one(changes, key=new.key, digest=new.digest)
 
     return await _made(call, new, edit, key_id=new.key.key_id)
 
@@ -396,6 +395,7 @@ async def revoke_found(call: Call) -> Reply:
             for one in made.found
         ],
         revoked=[RevokedKey(id=one.key_id, tenant=one.tenant, changed=one.is_changed) for one in made.keys],
+        barriers=[barrier_told(one) for one in made.barriers],
     )
     return Reply(document=document, status=HTTPStatus.OK if is_sure else HTTPStatus.ACCEPTED)
 
@@ -429,6 +429,30 @@ async def report_keys(call: Call) -> Reply:
 
 _REPORTING: set[str | None] = set()
 """Whose reports this worker makes now."""
+
+
+async def list_all_rotations(call: Call) -> Reply:
+    """Rotations under way. All keys are read for it: one such list, or report, at a time in each worker."""
+    only = None if call.query.tenant is None else parse_tenant_id(call.query.tenant)
+    whose = call.principal.whose
+    if whose in _REPORTING:
+        raise Refusal(Reason.BUSY)
+    _REPORTING.add(whose)
+    try:
+        found = await list_rotations(call.session, only)
+    except UnknownName as error:
+        raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail=f"There is no tenant {only}.") from error
+    finally:
+        _REPORTING.discard(whose)
+    return Reply(document=Rotations(items=msgspec.convert(msgspec.to_builtins(found), type=list[Rotation])))
+
+
+async def identify_key(call: Call) -> Reply:
+    """Whose key a found token is. Nothing is changed, and the token is told to nobody."""
+    key_id = await identify(call.session, call.body.token)
+    key = await _find_shown(call, call.listing, key_id)
+    [document] = await _documents(call, [key])
+    return Reply(document=document)
 
 
 async def _changed(
@@ -531,8 +555,16 @@ async def _made(
 ) -> Reply:
     """Make a key, and tell it in the answer. Its mark in the engine's cache is noted at its first use."""
     made, location = new.key.key_id, f"/keys/{new.key.key_id}"
+    stored: list[facts.Key] = []
+
+    async def edit_and_read(changes: Changes) -> Effect:
+        effect = await edit(changes)
+        key = await changes.find_key(made)  # as it is written: with the record of its tenant
+        stored[:] = [] if key is None else [key]
+        return effect
+
     done = await call.change(
-        edit,
+        edit_and_read,
         find=find,
         tenant=new.key.tenant,
         tenant_record=new.key.tenant_record,
@@ -543,11 +575,40 @@ async def _made(
         status=201,
     )
     note = OF_ANOTHER_SYSTEM if new.token is None else SHOWN_ONCE
-    told: dict[str, Any] = {"token": new.token, "note": note}
+    told: dict[str, Any] = {
+        "token": new.token,
+        "note": note,
+        "key": key_document(call, stored[0] if stored else new.key, None),
+    }
     if ends is None:
         return created(changed(done, call, made=made, kind=KeyMade, **told), location)
     told |= {"replaces": key_id, "old_ends_at": moment(ends[0] if ends else None)}
     return created(changed(done, call, made=made, kind=KeyRotated, **told), location)
+
+
+_OF_OPERATORS = (
+    Operation(
+        action=Action.KEYS_ROTATIONS,
+        method="GET",
+        path="/keys/rotations",
+        summary="List rotations whose overlap is not over: both keys are valid until it ends.",
+        handle=list_all_rotations,
+        query=RotationsQuery,
+        reply=Rotations,
+        more_refusals=(Reason.IMPOSSIBLE_VALUE, Reason.BUSY),
+    ),
+    Operation(
+        action=Action.KEYS_IDENTIFY,
+        method="POST",
+        path="/keys/identify",
+        summary="Find out whose key a found token is.",
+        handle=identify_key,
+        body=FoundOne,
+        reply=Key,
+        holds_found_tokens=True,
+        more_refusals=(Reason.CONFLICT,),
+    ),
+)
 
 
 def _operations(*, is_own: bool) -> tuple[Operation, ...]:
@@ -584,6 +645,7 @@ def _operations(*, is_own: bool) -> tuple[Operation, ...]:
             reply=KeyReport,
             more_refusals=(Reason.IMPOSSIBLE_VALUE, Reason.BUSY),
         ),
+        *(() if is_own else _OF_OPERATORS),
         Operation(
             action=Action.KEYS_REVOKE_FOUND,
             method="POST",

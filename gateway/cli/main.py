@@ -22,6 +22,7 @@ from typer.main import get_command
 
 from gateway.cli.application import app, new_application
 from gateway.cli.index import COMMANDS, register, register_lines
+from gateway.cli.local_commands import say_where
 from gateway.configuration.completion import completed_words
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
 from gateway.terminal.console import OutputError, print_mistake
@@ -48,6 +49,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit 
     try:
         parser = _parser(_wanted(arguments or completed_words()))
         _configure_logs()
+        say_where(arguments)
         result = parser(spread(arguments), prog_name="cachegate", standalone_mode=False)
     except TyperException as error:
         return _usage(error)

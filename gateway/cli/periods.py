@@ -10,6 +10,7 @@ import typer
 
 from gateway.adapters.clock import SystemClock
 from gateway.identity.times import parse_moment
+from gateway.model.moments import when
 from gateway.model.periods import moment_text, state_text
 
 if TYPE_CHECKING:
@@ -29,6 +30,11 @@ class AskedPeriod(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     not_before: float | None
     expires_at: float | None
+
+    @property
+    def told(self) -> dict[str, str | None]:
+        """The times, as a gateway is told them."""
+        return {"not_before": when(self.not_before), "expires_at": when(self.expires_at)}
 
     @property
     def said(self) -> tuple[str, ...]:

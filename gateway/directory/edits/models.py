@@ -141,7 +141,7 @@ async def say_nothing_of_visibility(
     changes: Changes, *, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
     """Leave to broader rules who may read these patterns; without one, their owner alone may."""
-    edit = partial(replace, visibility=None)
+    edit = partial(replace, visibility=None, not_before=None, expires_at=None)
     return await _edit(changes, patterns, edit, "has no visibility of its own", force=force)
 
 
