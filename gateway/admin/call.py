@@ -96,6 +96,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             role=self.principal.role,
             scopes=self.principal.scopes,
             is_token=self.principal.token_id is not None,
+            networks=self.principal.networks,
         )
 
     async def change(
@@ -221,6 +222,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         if tag is None:  # a state that is not there is no state (RFC 9110, 13.1.1)
             raise Refusal(Reason.ABSENT if self.id else Reason.PRECONDITION_FAILED)
         if "*" not in self.if_match and f'"{tag}"' not in self.if_match:
+            raise Refusal(Reason.PRECONDITION_FAILED)
+
+    def verify_read(self, tag: str | None) -> None:
+        """Refuse a read that is meant for another state than there is."""
+        if self.if_match is not None and "*" not in self.if_match and f'"{tag}"' not in self.if_match:
             raise Refusal(Reason.PRECONDITION_FAILED)
 
     @asynccontextmanager

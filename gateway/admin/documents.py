@@ -823,7 +823,10 @@ class Binding(Told, frozen=True, kw_only=True):
 class Question(Given, frozen=True, kw_only=True):
     """Whether this key may do this with that."""
 
-    key_id: KeyText
+    key_id: Annotated[
+        str,
+        Meta(pattern="^(key|bnd)_[0-9A-Za-z]{12}$", description="A key's id or a binding's; never the key."),
+    ]
     model: ModelText | None = None
     package: PackageText | None = None
     file: Annotated[str, Meta(min_length=1, max_length=512)] | None = None

@@ -41,6 +41,7 @@ from gateway.admin.documents import (
     Waiting,
     moment,
 )
+from gateway.admin.grants import period_of
 from gateway.admin.operation import Operation
 from gateway.admin.pages import Page, walk
 from gateway.directory.edits import keys as edits
@@ -60,7 +61,7 @@ from gateway.model.errors import BadNameError, FieldProblem, Reason, Refusal, Un
 from gateway.model.facts import KeyKind
 from gateway.model.key_changes import KeyChange
 from gateway.model.names import parse_key_id, parse_tenant_id
-from gateway.model.roles import DAY_SECONDS, Handed, may_end, why_not_handed
+from gateway.model.roles import DAY_SECONDS, Handed, is_within, may_end, why_not_handed
 from gateway.operations.keys import revoking
 from gateway.operations.keys.found import identify
 from gateway.operations.keys.revoking import parse_reason
@@ -316,9 +317,7 @@ def _is_narrowing(before: facts.Key, after: facts.Key) -> bool:
     is_no_later = before.expires_at is None or (
         after.expires_at is not None and after.expires_at <= before.expires_at
     )
-    is_no_wider = not before.networks or (
-        bool(after.networks) and set(after.networks) <= set(before.networks)
-    )
+    is_no_wider = is_within(after.networks, before.networks)
     return is_no_later and is_no_wider and after.scopes <= before.scopes
 
 
@@ -484,7 +483,9 @@ def _verify_may_end(call: Call, key: facts.Key) -> None:
 def verify_handed(call: Call, key: facts.Key) -> None:
     """Raise `Refusal` unless the caller may hand out a key with these rights."""
     ends_in = None if key.expires_at is None else key.expires_at - call.now
-    handed = Handed(tenant=key.tenant, role=key.role, scopes=key.scopes, seconds=ends_in)
+    handed = Handed(
+        tenant=key.tenant, role=key.role, scopes=key.scopes, seconds=ends_in, networks=key.networks
+    )
     why = why_not_handed(call.giver, handed)
     if why is not None:
         field, detail = why
@@ -507,11 +508,9 @@ def _order(call: Call) -> KeyOrder:
         networks = parse_networks(body.networks)
     except BadNameError as error:
         raise impossible("/networks", error) from error
-    begins, ends = body.not_before, body.expires_at
-    not_before = None if begins is None else begins.timestamp()
-    expires_at = None if ends is None else ends.timestamp()
-    if expires_at is not None and expires_at <= max(call.now, not_before or call.now):
-        raise impossible("/expires_at", "it lies ahead of now and of not_before")
+    # Whoever is bound to networks and names none hands on its own.
+    networks = networks or call.giver.networks
+    not_before, expires_at = period_of(body, call.now)
     if not body.name.isprintable():
         raise impossible("/name", "it has printable characters only")
     return _checked(

@@ -197,7 +197,10 @@ async def change_rule(call: Call) -> Reply:
 
 
 async def move_rules(call: Call) -> Reply:
-    """Give what one tenant owns to another, in one transaction; all else that is said of it stays."""
+    """Give what one tenant owns to another, in one transaction; all else that is said of it stays.
+
+    Where one of the patterns is not its own, nothing is moved, and the answer names it.
+    """
     body = call.body
     patterns = _patterns(body.patterns)
     giving, taking = parse_tenant_id(body.from_tenant), parse_tenant_id(body.to_tenant)
@@ -207,16 +210,11 @@ async def move_rules(call: Call) -> Reply:
             if await changes.find_tenant(tenant) is None:
                 raise impossible(pointer, f"there is no tenant {tenant}")
         force = call.query.force
-        effect = await edits.move(
-            changes, from_tenant=giving, to_tenant=taking, patterns=patterns, force=force
-        )
-        if not effect.is_changed:
-            raise Refusal(Reason.CONFLICT, client_detail=" ".join(effect.sentences))
-        return effect
+        return await edits.move(changes, from_tenant=giving, to_tenant=taking, patterns=patterns, force=force)
 
     named: list[str] = [*patterns] or ["all that it owns"]
     subject = (f"from {giving}", f"to {taking}", *named)
-    done = await call.change(edit, tenant=taking, subject=subject, made=taking)
+    done = await call.change(edit, tenant=taking, subject=subject, made=taking, may_miss=True)
     return changed(done, call, made=taking)
 
 
@@ -386,10 +384,10 @@ async def create_alias(call: Call) -> Reply:
 
 
 async def remove_alias(call: Call) -> Reply:
-    """Remove an alias."""
+    """Remove an alias; one that is not there is told as missing."""
     alias = _parsed_query(call.query.alias)
     edit = partial(edits.remove_alias, alias=alias, force=call.query.force)
-    done = await call.change(edit, find=_find_alias_tag(alias), subject=(alias,), made=alias)
+    done = await call.change(edit, find=_find_alias_tag(alias), subject=(alias,), made=alias, may_miss=True)
     return changed(done, call, made=alias)
 
 
@@ -598,7 +596,7 @@ OPERATIONS: Sequence[Operation] = (
         handle=remove_alias,
         query=AliasQuery,
         has_etag=True,
-        more_refusals=(Reason.FOLDER_OWNED, Reason.ABSENT, Reason.IMPOSSIBLE_VALUE),
+        more_refusals=(Reason.FOLDER_OWNED, Reason.IMPOSSIBLE_VALUE),
     ),
     Operation(
         action=Action.GROUPS_LIST,

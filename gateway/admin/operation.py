@@ -80,8 +80,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
             found += [Reason.CONFLICT]
         if self.takes_idempotency_key:
             found += [Reason.REUSED_IDEMPOTENCY_KEY, Reason.TOO_MANY_IDEMPOTENCY_KEYS]
-        if self.has_etag and self.is_change:
+        if self.has_etag:
             found += [Reason.PRECONDITION_FAILED]
+        if self.is_change and not (self.has_etag and self.takes_idempotency_key):
+            found += [Reason.MALFORMED_REQUEST]
         if self.needs_match:
             found += [Reason.PRECONDITION_REQUIRED]
         return (*found, *self.more_refusals)

@@ -76,7 +76,7 @@ async def release_quarantined(call: Call) -> Reply:
 
     async def edit(changes: Changes) -> Effect:
         pin = await changes.find_pin(md5)
-        if pin is None or pin.quarantine is None:
+        if pin is None:
             raise Refusal(Reason.ABSENT)
         return await pins.release_blob(changes, md5=md5, forget=call.body.forget)
 

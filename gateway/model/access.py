@@ -212,6 +212,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     issuer: str | None = None  # the outside issuer of its token; then `key_id` is that of a binding
     token_id: str | None = None  # the request had an access token of this key, with this id
     only: Pattern | None = None  # the token is narrowed to this model, or to all below this prefix
+    networks: tuple[str, ...] = ()  # that its key may be used from; none: from anywhere
 
     @property
     def whose(self) -> str | None:

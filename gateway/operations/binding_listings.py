@@ -13,14 +13,13 @@ import msgspec
 from gateway.directory.reading.key_usage import find_last_uses
 from gateway.model.errors import UnknownName
 from gateway.model.moments import when
-from gateway.model.names import KeyId
+from gateway.model.names import BindingId, KeyId, TenantId
 from gateway.operations.known_names import find_nearest, verify_tenant
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from gateway.model.issuers import Binding, Issuer
-    from gateway.model.names import BindingId, TenantId
     from gateway.operations.session import OperatorSession
 
 LIVE, REVOKED, UNMAPPED = "live", "revoked", "unmapped"

@@ -15,13 +15,22 @@ from msgspec import UNSET, UnsetType
 
 from gateway.directory.edits.keys import is_rotating
 from gateway.directory.reading.key_usage import find_uses
-from gateway.identity.new_keys import key_state
+from gateway.identity.new_keys import KeyState, key_state
 from gateway.model.errors import UnknownName
-from gateway.model.facts import Visibility
+from gateway.model.facts import KeyKind, Role, Scope, Visibility
 from gateway.model.moments import when
-from gateway.model.names import ancestors
+from gateway.model.names import (
+    GroupName,
+    KeyId,
+    ModelId,
+    PackageId,
+    Pattern,
+    TenantId,
+    ancestors,
+)
 from gateway.model.periods import PeriodState, period_text, state_text
 from gateway.model.standing import standing_of
+from gateway.model.tenant_records import TenantRecordId  # noqa: TC001 -- as above
 from gateway.operations.known_names import find_membership, find_nearest, unknown_tenant, verify_tenant
 from gateway.resource.naming import model_directory
 
@@ -29,13 +38,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.directory.reading.key_usage import LastUse
-    from gateway.identity.new_keys import KeyState
-    from gateway.model.facts import Grant, Grants, Key, KeyKind, ModelRule, Role, Scope, Tenant
-    from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
-    from gateway.model.tenant_records import TenantRecordId
+    from gateway.model.facts import Grant, Grants, Key, ModelRule, Tenant
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
-    from gateway.resource.scan import Skipped
 
 
 MODELS_PER_TURN = 20  # each is some system calls: about 2 ms, then others have their turn
@@ -138,6 +143,13 @@ class ModelOnDisk(msgspec.Struct, frozen=True, kw_only=True):
     packages: list[PackageId]
 
 
+class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in the cache that is not served, and why."""
+
+    where: str
+    why: str
+
+
 class ModelsView(msgspec.Struct, frozen=True, kw_only=True):
     """All rules and aliases, and all models on disk."""
 
@@ -146,7 +158,7 @@ class ModelsView(msgspec.Struct, frozen=True, kw_only=True):
     cache_root: str
     on_disk: list[ModelOnDisk]
     problem: str | None
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedView, ...]
 
 
 class Reader(msgspec.Struct, frozen=True, kw_only=True):
@@ -389,7 +401,7 @@ async def list_models(session: OperatorSession) -> ModelsView:
         cache_root=str(session.settings.cache_root),
         on_disk=on_disk,
         problem=survey.problem,
-        skipped=survey.skipped,
+        skipped=tuple(SkippedView(where=one.where, why=one.why) for one in survey.skipped),
     )
 
 

@@ -18,7 +18,8 @@ from tests.administration import Administrator
 
 EVERY_READ = {
     *("tenants.list", "tenants.read", "keys.list", "keys.read", "grants.list", "grants.read"),
-    *("keys.report", "tenants.removed"),
+    *("keys.report", "keys.rotations", "keys.identify", "tenants.removed"),
+    *("models.list", "models.read", "policy.plan"),
     *("model-rules.list", "model-rules.read", "aliases.list", "groups.list", "groups.read", "policy.read"),
     *("quarantine.list", "quarantine.read", "issuers.list", "issuers.read", "bindings.list"),
     *("bindings.read", "access.explain", "access.readers"),
@@ -26,7 +27,7 @@ EVERY_READ = {
 EVERY_CHANGE = {one.action.value for one in OPERATIONS} - EVERY_READ
 MAY = {
     "owner": EVERY_READ | EVERY_CHANGE,
-    "operator": EVERY_READ | EVERY_CHANGE - {"policy.change"},
+    "operator": EVERY_READ | EVERY_CHANGE - {"policy.change", "policy.apply"},
     "auditor": EVERY_READ,
     "owner, token that reads": EVERY_READ,
     "owner, token for a model": set(),
