@@ -23,6 +23,7 @@ from gateway.operations.keys.found import FoundKind
 from gateway.operations.listings import KeyFilter
 
 MAX_LISTED = 1_000  # names in one body
+MAX_TARGETS = 200  # models or groups in one: each is compared with all grants of a tenant
 PLACE = "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?:[0-9A-Za-z_~]{0,64}$"  # in a list of several tenants
 MAX_FOUND = 200  # tokens of one request: each that is ours is a change of its own
 DEFAULT_PAGE = 100
@@ -73,11 +74,12 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What is answered."""
 
 
-def moment(seconds: float | None) -> datetime | None:
-    """A time for an answer, to the second."""
+def moment(seconds: float | None, *, is_whole: bool = True) -> datetime | None:
+    """A time for an answer, to the second unless that is not `is_whole`."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(int(min(max(seconds, 0.0), _LAST_SECOND)), UTC)
+    bounded = min(max(seconds, 0.0), _LAST_SECOND)
+    return datetime.fromtimestamp(int(bounded) if is_whole else bounded, UTC)
 
 
 # Queries
@@ -485,8 +487,8 @@ class GrantNew(Given, frozen=True, kw_only=True):
     tenant: TenantName
     model: PatternText | None = None
     group: GroupText | None = None
-    models: Annotated[list[PatternText], Meta(max_length=MAX_LISTED)] = []
-    groups: Annotated[list[GroupText], Meta(max_length=MAX_LISTED)] = []
+    models: Annotated[list[PatternText], Meta(max_length=MAX_TARGETS)] = []
+    groups: Annotated[list[GroupText], Meta(max_length=MAX_TARGETS)] = []
     packages: Annotated[list[PackageText], Meta(max_length=MAX_LISTED)] = []
     actions: Annotated[tuple[GrantAction, ...], Meta(min_length=1, max_length=3)] = ("read",)
     not_before: Moment | None = None
@@ -497,8 +499,8 @@ class GrantsNamed(Given, frozen=True, kw_only=True):
     """Rights of a tenant by what they are on; without packages or actions: with any."""
 
     tenant: TenantName
-    models: Annotated[list[PatternText], Meta(max_length=MAX_LISTED)] = []
-    groups: Annotated[list[GroupText], Meta(max_length=MAX_LISTED)] = []
+    models: Annotated[list[PatternText], Meta(max_length=MAX_TARGETS)] = []
+    groups: Annotated[list[GroupText], Meta(max_length=MAX_TARGETS)] = []
     packages: Annotated[list[PackageText], Meta(max_length=MAX_LISTED)] = []
     actions: Annotated[tuple[GrantAction, ...], Meta(max_length=3)] = ()
 

@@ -6,7 +6,7 @@ operations serve the tenants' own routes, where the tenant is the caller's and s
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -96,7 +96,7 @@ def key_document(call: Call, key: facts.Key, last_use: LastUse | None) -> Key:
     view = key_view(key, call.now, last_use)
     members = {name: getattr(view, name) for name in view.__struct_fields__ if name != "key_id"}
     members |= {name: _time(members[name]) for name in _TIMES}
-    members["created_at"] = datetime.fromtimestamp(key.created_at, UTC)
+    members["created_at"] = moment(key.created_at, is_whole=False)
     members["pepper"] = None if call.own is not None else view.pepper
     return Key(id=view.key_id, generation=key.generation, **members)
 

@@ -167,8 +167,9 @@ async def create_rule(call: Call) -> Reply:
         return await _said(changes, pattern, *said, period=period, now=call.now, force=call.query.force)
 
     location = f"/model-rules/{rule_id(pattern)}"
+    subject = (pattern, *_said_times(body.not_before, body.expires_at))
     done = await call.change(
-        edit, tenant=None, subject=(pattern,), made=rule_id(pattern), location=location, status=201
+        edit, tenant=None, subject=subject, made=rule_id(pattern), location=location, status=201
     )
     return created(changed(done, call, made=rule_id(pattern)), location)
 
@@ -192,7 +193,8 @@ async def change_rule(call: Call) -> Reply:
         said = body.owner, visibility
         return await _said(changes, pattern, *said, period=period, now=call.now, force=call.query.force)
 
-    done = await call.change(edit, find=_find_tag(pattern), subject=(pattern,), made=call.id)
+    subject = (pattern, *_said_times(body.not_before, body.expires_at))
+    done = await call.change(edit, find=_find_tag(pattern), subject=subject, made=call.id)
     return changed(done, call, made=call.id)
 
 
@@ -281,14 +283,18 @@ async def publish_patterns(call: Call) -> Reply:
     """Let every tenant read several patterns, perhaps for a time."""
     not_before, expires_at = period_of(call.body, call.now)
     edit = partial(edits.publish, not_before=not_before, expires_at=expires_at, now=call.now)
-    times = (("from", call.body.not_before), ("until", call.body.expires_at))
-    said = [f"{word} {moment_text(time.timestamp())}" for word, time in times if time is not None]
-    return await _of_patterns(call, edit, *said)
+    return await _of_patterns(call, edit, *_said_times(call.body.not_before, call.body.expires_at))
 
 
 async def unpublish_patterns(call: Call) -> Reply:
     """Make several patterns private."""
     return await _of_patterns(call, edits.unpublish)
+
+
+def _said_times(not_before: object, expires_at: object) -> list[str]:
+    """What the record of a change has of the times that were named."""
+    times = (("from", not_before), ("until", expires_at))
+    return [f"{word} {moment_text(time.timestamp())}" for word, time in times if isinstance(time, datetime)]
 
 
 async def _of_owner(call: Call, edit: Callable[..., Awaitable[Effect]]) -> Reply:

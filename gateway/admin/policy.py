@@ -178,11 +178,20 @@ async def _folder(call: Call) -> PolicyFolder:
     if len({name for name, _ in files}) < len(files):
         raise impossible("", "a file is there twice")
     settings = call.session.settings
+    if _CHECKING:
+        raise Refusal(Reason.BUSY)
+    _CHECKING.add(call.principal.key_id)
     try:
         # Cedar, and the cases of a folder, take long: other requests go on meanwhile.
         return await asyncio.to_thread(_load, files, settings.state, private_issuers=settings.private_issuers)
     except Misconfigured as error:
         raise impossible("", str(error)) from error
+    finally:
+        _CHECKING.clear()
+
+
+_CHECKING: set[str] = set()
+"""Who has a folder checked by this worker now: one at a time, since that is work for seconds."""
 
 
 def _files(body: FolderNew) -> list[tuple[str, str]]:

@@ -10,6 +10,7 @@ Logs go to standard error in every command: standard output holds data only, and
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from contextlib import suppress
@@ -47,7 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit statuses, one line each
     """Run one command; returns the exit status."""
     try:
-        parser = _parser(_wanted(arguments or completed_words()))
+        try:
+            parser = _parser(_wanted(arguments or completed_words()))
+        finally:
+            gc.enable()  # off while a command is imported (`entry.py`)
         _configure_logs()
         say_where(arguments)
         result = parser(spread(arguments), prog_name="cachegate", standalone_mode=False)
