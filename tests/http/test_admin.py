@@ -761,9 +761,9 @@ class TestWhatTheHeadSays:
                 "Content-Type: application/json\r\nContent-Length: 60000\r\nConnection: close\r\n\r\n"
             )
             answer = site.gateway.admin.send(head.encode())  # and nothing of the body
-            problem(answer, 403, "missing-action")
+            problem(answer, 403, "missing-scope")
             record = site.record(answer)
-            assert (record["decision"], record["reason"]) == ("deny", "missing-action")
+            assert (record["decision"], record["reason"]) == ("deny", "missing-scope")
             assert record["principal"] == "admin"
 
     def test_a_condition_that_would_not_be_looked_at_is_refused(self, site):
@@ -784,13 +784,15 @@ class TestWhatTheHeadSays:
         problem(site.owner.get("/tenants/acme", If_Match='"0"'), 412, "precondition-failed")
 
 
+@pytest.fixture(scope="module")
+def bound(site):
+    """Somebody whose key is bound to networks."""
+    order = {"role": "operator", "networks": ["127.0.0.0/8", "10.0.0.0/8"]}
+    return site.as_key(site.owner.made("/keys", order)["token"])
+
+
 class TestNetworks:
     """A key that is bound to networks hands out none that is of use elsewhere."""
-
-    @pytest.fixture(scope="class")
-    def bound(self, site):
-        order = {"role": "operator", "networks": ["127.0.0.0/8", "10.0.0.0/8"]}
-        return site.as_key(site.owner.made("/keys", order)["token"])
 
     def test_who_names_none_hands_on_its_own(self, site, bound):
         made = bound.made("/keys", {"tenant": "acme", "expires_at": "2027-06-01T00:00:00Z"})
@@ -900,7 +902,9 @@ class TestManyAtOnce:
         assert owner.post("/model-rules/own", several).json()["changed"]
         gone = owner.post("/model-rules/disown", {"tenant": "acme", "patterns": ["many/1", "many/3"]}).json()
         assert gone["changed"]
-        assert [(one["name"], one["nearest"]) for one in gone["missing"]] == [("many/3", "many/1")]
+        [missing] = gone["missing"]
+        assert missing["name"] == "many/3"
+        assert missing["nearest"] in several["patterns"]
         made = owner.post("/grants", {"tenant": "globex", "models": ["many/1", "many/2"], "groups": ["g"]})
         assert made.status == 201, made.body
         taken = owner.post("/grants/remove", {"tenant": "globex", "models": ["many/1", "many/9"]}).json()
@@ -928,17 +932,19 @@ class TestWhoseATokenIs:
         assert b"nobody-knows" not in stranger.body
 
 
-class TestPolicyFolders:
-    @pytest.fixture(scope="class")
-    def folder(self, site):
-        now = site.owner.get("/policy").json()
-        document = '[tenant]\nid = "sent"\n\n[models]\nown = ["sent/*"]\n'
-        return {
-            "schema": now["schema"],
-            "policies": now["policies"],
-            "tenants": [{"file": "sent.toml", "text": document}],
-        }
+@pytest.fixture(scope="module")
+def folder(site):
+    """The rules in force, and a document of a tenant."""
+    now = site.owner.get("/policy").json()
+    document = '[tenant]\nid = "sent"\n\n[models]\nown = ["sent/*"]\n'
+    return {
+        "schema": now["schema"],
+        "policies": now["policies"],
+        "tenants": [{"file": "sent.toml", "text": document}],
+    }
 
+
+class TestPolicyFolders:
     def test_a_folder_is_planned_and_applied_if_it_is_what_was_shown(self, site, folder):
         plan = site.owner.post("/policy/plan", folder).json()
         assert [line for line in plan["changes"] if "sent" in line]

@@ -170,7 +170,6 @@ NAMED_BY_NATURE = (
     (r"key_[0-9A-Za-z]{12}", "KEY-ID"),
     (r"trec_[0-9A-Za-z_-]+|\bten_[0-9A-Za-z]+", "RECORD"),
     (r"rem_[0-9a-f]+", "REMOVAL"),
-    (r"20[0-7]\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
     (r"\b\d+\.\d+ ms|(?<=\"milliseconds\":)[\d.]+", "MILLISECONDS"),
     (r"(?<=\"pepper\":)\"[^\"]+\"|(?<=pepper)\s+\S+", "PEPPER"),
     (r"(?<=\"sure_in_seconds\":)[\d.]+", "SECONDS"),
@@ -183,6 +182,7 @@ def comparable(text: str, sites: Sequence[Site]) -> str:
     for pattern, name in NAMED_BY_NATURE:
         seen: dict[str, str] = {}
         text = re.sub(pattern, lambda found: seen.setdefault(found[0], f"{name}-{len(seen)}"), text)  # noqa: B023
+    text = re.sub(r"20[0-7]\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME", text)
     return re.sub(r"[ \t]+", " ", text)
 
 
