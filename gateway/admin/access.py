@@ -49,7 +49,7 @@ async def explain(call: Call) -> Reply:
     document = Explained(
         served=answer.is_yes,
         explanation=msgspec.to_builtins(answer.as_json()),
-        rows=answer.as_rows(),
+        rows=[[*row] for row in answer.as_rows()],
     )
     return Reply(document=document)
 

@@ -841,7 +841,7 @@ class Explained(Told, frozen=True, kw_only=True):
 
     served: bool
     explanation: dict[str, Any]
-    rows: list[tuple[str, str]]
+    rows: list[list[str]]
 
 
 class ReaderOf(Told, frozen=True, kw_only=True):
