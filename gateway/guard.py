@@ -21,6 +21,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.credential.extract import extract, extract_plain
 from gateway.identity.tokens import TokenShape, parse_token
@@ -35,6 +36,7 @@ from gateway.model.verdicts import (
     Declined,
     Denied,
     Forwarded,
+    Ordered,
     Receipt,
     Rejection,
 )
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     from gateway.model.ports import Authenticate, Directory, PlatformAuthority, Recorder
     from gateway.model.routes import Asked, GuardedRoute
     from gateway.model.stamps import Stamp
-    from gateway.model.verdicts import Verdict
+    from gateway.model.verdicts import Found, Verdict
 
     Weighed = Admission | Rejection
     Steps = Generator[Callable[[], Awaitable[Any]], Any, Weighed]
@@ -95,13 +97,19 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         declined = next((one for one in results if isinstance(one, Declined)), None)
         return declined or tuple(one for one in results if isinstance(one, Receipt))
 
-    async def find_refusal_by_head(self, request: WireRequest, action: Action) -> Declined | None:
-        """The same, for a key in a header; a request without one is declined as well."""
-        try:
-            credential = extract(request.headers, request.query)
-        except Refusal as refusal:
-            return await self.decline(Rejection(request=request, reason=refusal.reason, action=action))
-        return await self.find_refusal(request, credential, action)
+    async def find_refusal_by_head(self, request: WireRequest, route: GuardedRoute) -> Declined | None:
+        """Decline what is refused whatever the body says: by its key, or because that may not do this.
+
+        For a route whose key, action and resource are all in the head of a request. What is let through is
+        decided once more when the body is there, and recorded only then.
+        """
+
+        async def find(_request: WireRequest, allowed: Allowed) -> tuple[Found, Stamp]:
+            return _NOTHING_YET, allowed.stamp
+
+        headed = replace(route, unwrap=lambda one: _headed(one, route, find))
+        weighed = await _run(self._weigh(request, headed, SeenOnDisk(), may_open=False))
+        return await self.decline(weighed) if isinstance(weighed, Rejection) else None
 
     async def find_refusal(
         self, request: WireRequest, credential: Credential, action: Action = Action.INFER
@@ -412,6 +420,24 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         if judgement is None or not (judgement.facts.is_confirmed or access.principal.is_link):
             return None
         return judgement if isinstance(judgement.verdict, Allowed) else with_platform_reason(judgement)
+
+
+async def _answer_nothing(_receipt: Receipt) -> None:
+    raise TypeError("a request of which only the head was there is not answered")
+
+
+_NOTHING_YET = Ordered(answer=_answer_nothing, is_change=False)
+"""What is found for a request of which only the head is there: it is never answered with it."""
+
+
+def _headed(
+    request: WireRequest,
+    route: GuardedRoute,
+    find: Callable[[WireRequest, Allowed], Awaitable[tuple[Found, Stamp]]],
+) -> tuple[WireRequest, GuardedRoute]:
+    """The route that a request means, with nothing to be found beyond the decision."""
+    meant = (request, route) if route.unwrap is None else route.unwrap(request)
+    return meant[0], replace(meant[1], find=find, find_now=None)
 
 
 async def _run(steps: Steps) -> Weighed:

@@ -16,7 +16,7 @@ from gateway.model.errors import BadNameError, Conflict, Misconfigured, Unavaila
 from gateway.model.hidden_fields import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 PATH = "/admin/v1"
 SECONDS = 30.0  # a change waits for the workers, for a few seconds at most
@@ -36,6 +36,10 @@ class AdminClient(msgspec.Struct, frozen=True):
         """Read something."""
         return self._ask("GET", path, None, query)
 
+    def ask(self, path: str, body: dict[str, Any]) -> Any:
+        """Ask something that does not fit into a query. Nothing is changed."""
+        return self._ask("POST", path, body, {})
+
     def each(self, path: str, *, start: str | None = None, **query: str) -> Iterator[dict[str, Any]]:
         """All items of a list, page by page, those after `start`."""
         after: dict[str, str] = {} if start is None else {"after": start}
@@ -54,10 +58,10 @@ class AdminClient(msgspec.Struct, frozen=True):
         *,
         wait: bool = True,
         seconds: float = SECONDS,
-        **query: str,
+        query: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         """Change something, whatever its state is; what it came to."""
-        asked = query if wait else {**query, "wait": "false"}
+        asked = {**(query or {}), **({} if wait else {"wait": "false"})}
         changed: dict[str, Any] = self._ask(method, path, body, asked, seconds)
         return changed
 
@@ -73,7 +77,11 @@ class AdminClient(msgspec.Struct, frozen=True):
         if method == "PATCH":
             headers["If-Match"] = "*"
         try:
-            with httpx.Client(timeout=seconds, trust_env=False, follow_redirects=False) as client:
+            # Loading the authorities takes as long as a whole command: only https asks them anything.
+            verify = self.url.startswith("https:")
+            with httpx.Client(
+                timeout=seconds, trust_env=False, follow_redirects=False, verify=verify
+            ) as client:
                 answer = client.request(
                     method,
                     self.url.rstrip("/") + PATH + path,
@@ -90,6 +98,11 @@ class AdminClient(msgspec.Struct, frozen=True):
         raise _error_of(answer.status_code, document)
 
 
+def _names_nothing(problem: dict[str, Any]) -> bool:
+    """Whether a request named what is not there: for a command that is no mistake of usage."""
+    return any(str(one.get("detail", "")).startswith("there is no ") for one in problem.get("errors", ()))
+
+
 def _error_of(status: int, document: Any) -> Exception:
     problem = document if isinstance(document, dict) else {}
     told = [str(problem.get("detail", f"status {status}"))]
@@ -98,9 +111,9 @@ def _error_of(status: int, document: Any) -> Exception:
     match status:
         case 401 | 403:
             return Misconfigured("CACHEGATE_ADMIN_KEY", text)
-        case 400 | 422:
+        case 400 | 422 if not _names_nothing(problem):
             return BadNameError(text)
-        case 404 | 409 | 412 | 428:
+        case 404 | 409 | 412 | 413 | 422 | 428:
             return Conflict(text)
         case _:
             return Unavailable("gateway", text)

@@ -46,8 +46,12 @@ async def explain(call: Call) -> Reply:
         answer = await work_out(call.session, question, call.catalogue)
     except UnknownName as error:
         raise impossible("/key_id", error) from error
-    document = msgspec.to_builtins(answer.as_json())
-    return Reply(document=Explained(served=answer.is_yes, explanation=document))
+    document = Explained(
+        served=answer.is_yes,
+        explanation=msgspec.to_builtins(answer.as_json()),
+        rows=[[*row] for row in answer.as_rows()],
+    )
+    return Reply(document=document)
 
 
 async def readers(call: Call) -> Reply:

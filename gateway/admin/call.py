@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from gateway.admin.documents import Changed, moment
+from gateway.admin.documents import Barrier, Changed, Missing, moment
 from gateway.admin.idempotency import RUNNING_SECONDS, Note, Replayed, note_done, verify_new
 from gateway.model.errors import FieldProblem, Reason, Refusal, Unavailable, UnknownOutcome
 from gateway.model.names import KeyId
 from gateway.model.roles import Giver
 from gateway.model.stores import Moment
 from gateway.model.verdicts import Change
+from gateway.operations.known_names import find_nearest
 from gateway.registrar import Done
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 PROOF_SECONDS = 60.0  # how long it can be found out whether a change was made
 LOOKS, LOOK_SECONDS = 20, 0.25
+MAX_COMPARED = 1_000  # pairs of names: about 10 ms, during which the worker answers nobody else
 REPLAYED = "This was done before, with the same Idempotency-Key."
 
 
@@ -94,6 +96,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             role=self.principal.role,
             scopes=self.principal.scopes,
             is_token=self.principal.token_id is not None,
+            networks=self.principal.networks,
         )
 
     async def change(
@@ -108,8 +111,12 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         made: str | None = None,
         location: str | None = None,
         status: int = 200,
+        may_miss: bool = False,
     ) -> Done[Effect]:
         """Make one change. `made` and `location` name what it is about, for a later replay.
+
+        `may_miss`: of many things that are taken away, some may not be there; the rest is done, as by a
+        command, and the answer names them. Otherwise nothing is done, and the answer is 404.
 
         `tenant_record` is the record of the tenant, where it may be another than the one of that name now.
         Raises `Replayed` where it was made before, and `WithdrawnError` where the caller may no longer make
@@ -126,7 +133,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
                 kept = await verify_new(changes, self.ticket, self.now)
             await self._verify_match(changes, find)
             effect = await edit(changes)
-            if effect.missing:
+            if effect.missing and not may_miss:
                 raise Refusal(Reason.ABSENT)
             if self.ticket is not None and kept is not None:
                 note = Note(
@@ -217,6 +224,11 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
         if "*" not in self.if_match and f'"{tag}"' not in self.if_match:
             raise Refusal(Reason.PRECONDITION_FAILED)
 
+    def verify_read(self, tag: str | None) -> None:
+        """Refuse a read that is meant for another state than there is."""
+        if self.if_match is not None and "*" not in self.if_match and f'"{tag}"' not in self.if_match:
+            raise Refusal(Reason.PRECONDITION_FAILED)
+
     @asynccontextmanager
     async def _running(self) -> AsyncIterator[None]:
         """Let no other request with the same idempotency key run meanwhile."""
@@ -257,11 +269,34 @@ def changed(
         "milliseconds": barrier.milliseconds if is_asked else None,
         "messages": (*done.result.sentences, *([barrier.why] if barrier.why else ())),
         "replayed": False,
+        "barrier": barrier_told(barrier),
+        "missing": _missing(done.result),
     }
     return Reply(
         document=kind(**members, **more),
         status=HTTPStatus.OK if is_sure else HTTPStatus.ACCEPTED,
         generation=done.generation if done.result.is_changed else None,
+    )
+
+
+def _missing(effect: Effect) -> list[Missing]:
+    """What was not there, each with the nearest name, where comparing them takes no time to speak of."""
+    is_short = len(effect.missing) * len(effect.known) <= MAX_COMPARED
+    known = effect.known if is_short else ()
+    return [Missing(name=name, nearest=find_nearest(name, known)) for name in effect.missing]
+
+
+def barrier_told(barrier: BarrierReport) -> Barrier:
+    """How a change came into force, as it is answered."""
+    return Barrier(
+        workers=barrier.workers,
+        acknowledged=barrier.acknowledged,
+        milliseconds=barrier.milliseconds,
+        sure=barrier.is_sure,
+        sure_in_seconds=None if barrier.sure_in_seconds is None else round(barrier.sure_in_seconds, 3),
+        held_by=barrier.held,
+        servers=barrier.servers,
+        why=barrier.why,
     )
 
 

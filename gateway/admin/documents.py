@@ -23,6 +23,7 @@ from gateway.operations.keys.found import FoundKind
 from gateway.operations.listings import KeyFilter
 
 MAX_LISTED = 1_000  # names in one body
+MAX_TARGETS = 200  # models or groups in one: each is compared with all grants of a tenant
 PLACE = "^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?:[0-9A-Za-z_~]{0,64}$"  # in a list of several tenants
 MAX_FOUND = 200  # tokens of one request: each that is ours is a change of its own
 DEFAULT_PAGE = 100
@@ -73,11 +74,12 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     """What is answered."""
 
 
-def moment(seconds: float | None) -> datetime | None:
-    """A time for an answer, to the second."""
+def moment(seconds: float | None, *, is_whole: bool = True) -> datetime | None:
+    """A time for an answer, to the second unless that is not `is_whole`."""
     if seconds is None:
         return None
-    return datetime.fromtimestamp(int(min(max(seconds, 0.0), _LAST_SECOND)), UTC)
+    bounded = min(max(seconds, 0.0), _LAST_SECOND)
+    return datetime.fromtimestamp(int(bounded) if is_whole else bounded, UTC)
 
 
 # Queries
@@ -91,6 +93,12 @@ class Waiting(Given, frozen=True, kw_only=True):
     """Of a change: whether to wait until every worker has applied it."""
 
     wait: bool = True
+
+
+class Forcing(Waiting, frozen=True, kw_only=True):
+    """Of a change of what the policy folder may say: whether it is made all the same, as by `--force`."""
+
+    force: bool = False
 
 
 class Paged(Given, frozen=True, kw_only=True):
@@ -107,9 +115,10 @@ class PagedOfOwners(Paged, frozen=True, kw_only=True):
 
 
 class PagedBindings(Paged, frozen=True, kw_only=True):
-    """A page of bindings: of a tenant, or of all."""
+    """A page of bindings: of a tenant, of an issuer, or of all."""
 
     tenant: TenantName | None = None
+    issuer: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
 
 
 class PagedOfTenant(PagedOfOwners, frozen=True, kw_only=True):
@@ -144,10 +153,22 @@ class ReportQuery(OwnReportQuery, frozen=True, kw_only=True):
     tenant: TenantName | None = None
 
 
-class AliasQuery(Waiting, frozen=True, kw_only=True):
+class AliasQuery(Forcing, frozen=True, kw_only=True):
     """The alias that is meant."""
 
     alias: ModelText
+
+
+class RotationsQuery(Given, frozen=True, kw_only=True):
+    """The rotations of one tenant, or of all."""
+
+    tenant: TenantName | None = None
+
+
+class ModelQuery(Given, frozen=True, kw_only=True):
+    """The model that is meant, by its id or an alias."""
+
+    model: ModelText
 
 
 class ReadersQuery(Given, frozen=True, kw_only=True):
@@ -173,6 +194,14 @@ class TenantPatch(Given, frozen=True, kw_only=True):
     degraded_seconds: Annotated[float, Meta(ge=0, le=3600)] | UnsetType | None = UNSET
     image_hosts: Annotated[list[str], Meta(max_length=64)] | UnsetType | None = UNSET
     allows: Annotated[list[WorkflowAction], Meta(max_length=16)] | UnsetType | None = UNSET
+    allow: (
+        Annotated[list[WorkflowAction], Meta(min_length=1, max_length=16, description="These as well.")]
+        | UnsetType
+    ) = UNSET
+    disallow: (
+        Annotated[list[WorkflowAction], Meta(min_length=1, max_length=16, description="These no longer.")]
+        | UnsetType
+    ) = UNSET
 
 
 class Tenant(Told, frozen=True, kw_only=True):
@@ -189,6 +218,19 @@ class Tenant(Told, frozen=True, kw_only=True):
     created_at: datetime | None
     source: str
     generation: int
+
+
+class Barrier(Told, frozen=True, kw_only=True):
+    """How a change came into force, as commands tell it. `held_by`: servers of the facts that have it."""
+
+    workers: int
+    acknowledged: int
+    milliseconds: float
+    sure: bool
+    sure_in_seconds: float | None
+    held_by: int
+    servers: int
+    why: str
 
 
 class RemovalQuery(Given, frozen=True, kw_only=True):
@@ -267,6 +309,7 @@ class TenantRemoved(Told, frozen=True, kw_only=True):
     sure: bool
     sure_at: datetime | None
     messages: list[str]
+    barrier: Barrier | None
     plan: RemovalPlan
     done: RemovalDone | None
 
@@ -280,6 +323,7 @@ class TenantRestored(Told, frozen=True, kw_only=True):
     sure: bool
     sure_at: datetime | None
     messages: list[str]
+    barrier: Barrier | None
     record: str | None
     removal_id: str
     facts: int
@@ -383,8 +427,32 @@ class Key(Told, frozen=True, kw_only=True):
     replaced_by: str | None
     last_used_at: datetime | None
     last_used_network: str | None
+    pepper: str | None  # the id of the one under which it is stored; on the tenants' own routes null
     source: str
     generation: int
+
+
+class FoundOne(Given, frozen=True, kw_only=True):
+    """A token that was found. It is compared, and told to nobody."""
+
+    token: Annotated[str, Meta(min_length=1, max_length=8_192)]
+
+
+class Rotation(Told, frozen=True, kw_only=True):
+    """A rotation whose overlap is not over: both keys are valid until `ends_at`."""
+
+    old: str
+    new: str
+    tenant: str | None
+    ends_at: str | None
+    old_last_used_at: str | None
+    new_last_used_at: str | None
+
+
+class Rotations(Told, frozen=True, kw_only=True):
+    """All rotations under way, the first to end first."""
+
+    items: list[Rotation]
 
 
 class ReportedKey(Told, frozen=True, kw_only=True):
@@ -414,15 +482,27 @@ class KeyReport(Told, frozen=True, kw_only=True):
 
 
 class GrantNew(Given, frozen=True, kw_only=True):
-    """A right of a tenant on a pattern or a group that is not its own."""
+    """A right of a tenant on a pattern or a group that is not its own; or one on each of several."""
 
     tenant: TenantName
     model: PatternText | None = None
     group: GroupText | None = None
+    models: Annotated[list[PatternText], Meta(max_length=MAX_TARGETS)] = []
+    groups: Annotated[list[GroupText], Meta(max_length=MAX_TARGETS)] = []
     packages: Annotated[list[PackageText], Meta(max_length=MAX_LISTED)] = []
     actions: Annotated[tuple[GrantAction, ...], Meta(min_length=1, max_length=3)] = ("read",)
     not_before: Moment | None = None
     expires_at: Moment | None = None
+
+
+class GrantsNamed(Given, frozen=True, kw_only=True):
+    """Rights of a tenant by what they are on; without packages or actions: with any."""
+
+    tenant: TenantName
+    models: Annotated[list[PatternText], Meta(max_length=MAX_TARGETS)] = []
+    groups: Annotated[list[GroupText], Meta(max_length=MAX_TARGETS)] = []
+    packages: Annotated[list[PackageText], Meta(max_length=MAX_LISTED)] = []
+    actions: Annotated[tuple[GrantAction, ...], Meta(max_length=3)] = ()
 
 
 class Grant(Told, frozen=True, kw_only=True):
@@ -446,18 +526,41 @@ class Grant(Told, frozen=True, kw_only=True):
 
 
 class ModelRuleNew(Given, frozen=True, kw_only=True):
-    """What is said of a pattern: its owner, who may read it, or both."""
+    """What is said of a pattern: its owner, who may read it, or both. The times are of its publication."""
 
     pattern: PatternText
     owner: TenantName | None = None
     visibility: Visibility | None = None
+    not_before: Moment | None = None
+    expires_at: Moment | None = None
 
 
 class ModelRulePatch(Given, frozen=True, kw_only=True):
-    """What changes of it; null takes it away."""
+    """What changes of it; null takes it away. The times are of its publication."""
 
     owner: TenantName | UnsetType | None = UNSET
     visibility: Visibility | UnsetType | None = UNSET
+    not_before: Moment | UnsetType | None = UNSET
+    expires_at: Moment | UnsetType | None = UNSET
+
+
+class Patterns(Given, frozen=True, kw_only=True):
+    """Patterns that all get, or lose, the same."""
+
+    patterns: Annotated[list[PatternText], Meta(min_length=1, max_length=MAX_LISTED)]
+
+
+class OwnedPatterns(Patterns, frozen=True, kw_only=True):
+    """Patterns, and whose they are to be, or no longer."""
+
+    tenant: TenantName
+
+
+class PublishedPatterns(Patterns, frozen=True, kw_only=True):
+    """Patterns that every tenant may read, perhaps for a time; before and after it they are private."""
+
+    not_before: Moment | None = None
+    expires_at: Moment | None = None
 
 
 class OwnershipMove(Given, frozen=True, kw_only=True):
@@ -469,16 +572,86 @@ class OwnershipMove(Given, frozen=True, kw_only=True):
 
 
 class ModelRule(Told, frozen=True, kw_only=True):
-    """What is said of a pattern. `owner_record` tells its owner from another tenant that has had its name."""
+    """What is said of a pattern. `owner_record` tells its owner from another tenant that has had its name.
+
+    `owner_exists` false: its owner was removed. State and times are those of its publication.
+    """
 
     id: str
     pattern: str
     owner: str | None
     owner_record: str | None
+    owner_exists: bool
     visibility: Visibility | None
     groups: tuple[str, ...]
+    state: PeriodState
+    not_before: datetime | None
+    expires_at: datetime | None
     source: str
     generation: int
+
+
+class ModelOnDisk(Told, frozen=True, kw_only=True):
+    """A model on disk, and whose it is."""
+
+    model: str
+    owner: str | None
+    visibility: Visibility
+    packages: list[str]
+
+
+class NotServed(Told, frozen=True, kw_only=True):
+    """Something in the cache that is not served, and why."""
+
+    where: str
+    why: str
+
+
+class ModelsPage(Told, frozen=True, kw_only=True):
+    """A page of the models on disk, as the last scan found them. `skipped`: the first thousand."""
+
+    items: list[ModelOnDisk]
+    after: str | None
+    cache_root: str
+    problem: str | None
+    skipped: list[NotServed]
+
+
+class ReaderBy(Told, frozen=True, kw_only=True):
+    """Who may read a model, and by what."""
+
+    tenant: str
+    how: str
+
+
+class ModelFile(Told, frozen=True, kw_only=True):
+    """A file of a package."""
+
+    file: str
+    size: int
+    md5: str | None
+
+
+class ModelPackage(Told, frozen=True, kw_only=True):
+    """A package on disk."""
+
+    package: str
+    files: list[ModelFile]
+
+
+class Model(Told, frozen=True, kw_only=True):
+    """One model, by any of its names. `nearest` is a name that may have been meant, where none is known."""
+
+    asked: str
+    model: str
+    known: bool
+    nearest: str | None
+    owner: str | None
+    visibility: Visibility
+    groups: list[str]
+    readers: list[ReaderBy]
+    directory: str
+    packages: list[ModelPackage]
 
 
 class AliasNew(Given, frozen=True, kw_only=True):
@@ -537,6 +710,61 @@ class Policy(Told, frozen=True, kw_only=True):
     generation: int
 
 
+class FolderFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A document of a policy folder."""
+
+    file: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\.toml$")]
+    text: str
+
+
+class FolderNew(PolicyNew, frozen=True, kw_only=True):
+    """A policy folder: the rules, the documents of tenants and issuers, and the cases in `tests`."""
+
+    tenants: Annotated[list[FolderFile], Meta(max_length=MAX_LISTED)] = []
+    issuers: Annotated[list[FolderFile], Meta(max_length=64)] = []
+    tests: Annotated[list[FolderFile], Meta(max_length=256)] = []
+
+
+class FolderToApply(FolderNew, frozen=True, kw_only=True):
+    """The same, to be applied if it changes what was shown: `confirmed` is the digest of that plan."""
+
+    confirmed: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
+
+
+class RulePlace(Told, frozen=True, kw_only=True):
+    """One rule of a set: its id, its effect, where it starts."""
+
+    id: str
+    effect: str
+    file: str
+    line: int
+
+
+class RuleNow(RulePlace, frozen=True, kw_only=True):
+    """A rule whose text has changed, and where it was."""
+
+    was: RulePlace
+
+
+class RulesDiffer(Told, frozen=True, kw_only=True):
+    """How two sets of rules differ. `compared` false: the one in force cannot be read."""
+
+    new: list[RulePlace]
+    gone: list[RulePlace]
+    changed: list[RuleNow]
+    schema_changed: bool
+    compared: bool
+
+
+class FolderPlan(Told, frozen=True, kw_only=True):
+    """What applying a folder would change. `digest` is what confirms it."""
+
+    changes: list[str]
+    conflicts: list[str]
+    rules: RulesDiffer | None
+    digest: str
+
+
 # The rest
 
 
@@ -571,15 +799,24 @@ class Issuer(Told, frozen=True, kw_only=True):
 
 
 class Binding(Told, frozen=True, kw_only=True):
-    """A subject of an outside issuer that acts for a tenant."""
+    """A subject of an outside issuer that acts for a tenant.
+
+    `rules` are those in force by which it came, `rules_gone` those that are no more; scopes and networks are
+    of all rules together.
+    """
 
     id: str
+    issuer: str | None
     issuer_url: str
     subject: str
     tenant: str
     tenant_record: str | None
-    rules: tuple[str, ...]
-    created_at: datetime | None
+    state: str
+    rules: list[str]
+    rules_gone: list[str]
+    scopes: list[str]
+    networks: list[str]
+    first_seen_at: datetime | None
     last_used_at: datetime | None
     revoked_at: datetime | None
     generation: int
@@ -588,7 +825,10 @@ class Binding(Told, frozen=True, kw_only=True):
 class Question(Given, frozen=True, kw_only=True):
     """Whether this key may do this with that."""
 
-    key_id: KeyText
+    key_id: Annotated[
+        str,
+        Meta(pattern="^(key|bnd)_[0-9A-Za-z]{12}$", description="A key's id or a binding's; never the key."),
+    ]
     model: ModelText | None = None
     package: PackageText | None = None
     file: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
@@ -597,10 +837,11 @@ class Question(Given, frozen=True, kw_only=True):
 
 
 class Explained(Told, frozen=True, kw_only=True):
-    """The answer, and all that it stands on, as `cachegate explain --json` has it."""
+    """The answer, and all that it stands on, as `cachegate explain` tells it: to scripts, and in `rows`."""
 
     served: bool
     explanation: dict[str, Any]
+    rows: list[list[str]]
 
 
 class ReaderOf(Told, frozen=True, kw_only=True):
@@ -635,10 +876,25 @@ class Applied(Told, frozen=True, kw_only=True):
     replayed: bool
 
 
+class Missing(Told, frozen=True, kw_only=True):
+    """What was to be taken and was not there; `nearest`: what may have been meant. The rest was done."""
+
+    name: str
+    nearest: str | None
+
+
 class Changed(Applied, frozen=True, kw_only=True):
     """A change of the thing with this id."""
 
     id: str | None
+    barrier: Barrier | None = None
+    missing: list[Missing] = []
+
+
+class FolderApplied(Changed, frozen=True, kw_only=True):
+    """What applying a folder changed."""
+
+    plan: FolderPlan
 
 
 class KeyMade(Changed, frozen=True, kw_only=True):
@@ -646,6 +902,7 @@ class KeyMade(Changed, frozen=True, kw_only=True):
 
     token: str | None
     note: str
+    key: Key | None = None  # its record; null in a replay
 
 
 class KeyRotated(KeyMade, frozen=True, kw_only=True):
@@ -678,6 +935,7 @@ class FoundRevoked(Applied, frozen=True, kw_only=True):
 
     found: list[FoundKey]
     revoked: list[RevokedKey]
+    barriers: list[Barrier]
 
 
 class FieldError(Told, frozen=True, kw_only=True):

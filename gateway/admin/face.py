@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from gateway.admin import access, grants, keys, models, others, policy, tenants
 from gateway.admin.call import REPLAYED, Call, Reply, changed
-from gateway.admin.documents import Changed, KeyMade, KeyRotated
+from gateway.admin.documents import Changed, FolderApplied, FolderPlan, KeyMade, KeyRotated
 from gateway.admin.idempotency import HEADER, Replayed, ticket_of
 from gateway.admin.openapi import document_of
 from gateway.delivery.document import answer_document, answer_json
@@ -42,9 +42,11 @@ from gateway.registrar import Done
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from gateway.admin.idempotency import Ticket
     from gateway.admin.operation import Operation
     from gateway.model.access import WireRequest
     from gateway.model.clocks import Clock
+    from gateway.model.names import KeyId
     from gateway.model.stamps import Stamp
     from gateway.model.verdicts import Allowed, Found, Receipt
     from gateway.operations.session import OperatorSession
@@ -69,6 +71,8 @@ OWN_OPERATIONS: tuple[Operation, ...] = (*keys.OWN_OPERATIONS, *grants.OWN_OPERA
 
 OWN_BODY_BYTES = 16 * 1024  # on the public listener, as the forms of tokens
 MAX_PATH_ID = 1024
+NO_ETAG = "This has no ETag, so nothing can be said of its state: leave If-Match out."
+NOT_REPEATED = "This takes no Idempotency-Key: it can be sent again as it is."
 MAX_MATCHES = 16  # entity tags of one If-Match
 _PLACE = re.compile(r" - at `\$(?P<place>[^`]*)`$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
@@ -186,13 +190,7 @@ class AdminFace:
             query=_parse_query(operation, request.query),
             body=body,
             if_match=_parse_match(operation, request),
-            ticket=ticket_of(
-                [value for name, value in request.headers if name == HEADER],
-                principal.key_id,
-                *(request.method.encode(), request.raw_path, request.query, request.form),
-            )
-            if operation.takes_idempotency_key
-            else None,
+            ticket=_find_ticket(operation, request, principal.key_id),
         )
 
     async def _answer(self, operation: Operation, call: Call, receipt: Receipt) -> Answer:
@@ -223,6 +221,8 @@ class AdminFace:
         answer = answer_document(reply.document, next_page=next_page)
         more: list[tuple[bytes, bytes]] = []
         tag = reply.etag or (None if reply.generation is None else str(reply.generation))
+        if not operation.is_change:
+            call.verify_read(tag)
         if tag is not None and operation.has_etag:
             more.append((b"etag", f'"{tag}"'.encode()))
         if reply.location is not None:
@@ -317,7 +317,7 @@ def _parse_body(operation: Operation, request: WireRequest) -> Any:
 
 def _are_tokens(operation: Operation, name: str) -> bool:
     """Whether this member of a body has found tokens, which are compared and told to nobody."""
-    return operation.holds_found_tokens and name == "tokens"
+    return operation.holds_found_tokens and name in {"token", "tokens"}
 
 
 def _is_json(kind: bytes) -> bool:
@@ -363,8 +363,13 @@ def _query_problem(error: Exception) -> str | None:
 
 
 def _parse_match(operation: Operation, request: WireRequest) -> tuple[str, ...] | None:
-    """The entity tags of If-Match. Raises `Refusal` where they are needed and there are none."""
+    """The entity tags of If-Match. Raises `Refusal` where they are needed, or mean nothing.
+
+    A condition that is not looked at must not be taken for one that was met.
+    """
     lines = [value for name, value in request.headers if name == b"if-match"]
+    if lines and not operation.has_etag:
+        raise Refusal(Reason.MALFORMED_REQUEST, client_detail=NO_ETAG)
     if not lines:
         if operation.needs_match:
             raise Refusal(Reason.PRECONDITION_REQUIRED)
@@ -372,6 +377,17 @@ def _parse_match(operation: Operation, request: WireRequest) -> tuple[str, ...] 
     parts = [part.strip() for part in b",".join(lines).split(b",", MAX_MATCHES)]
     # What is no entity tag, and a weak one, matches nothing (RFC 9110, 13.1.1).
     return tuple(part.decode("ascii") for part in parts if _TAG.fullmatch(part))
+
+
+def _find_ticket(operation: Operation, request: WireRequest, caller: KeyId) -> Ticket | None:
+    """The ticket of a change that is to be made once. Raises `Refusal` where nothing is kept of it."""
+    values = [value for name, value in request.headers if name == HEADER]
+    if operation.takes_idempotency_key:
+        parts = request.method.encode(), request.raw_path, request.query, request.form
+        return ticket_of(values, caller, *parts)
+    if operation.is_change and values:
+        raise Refusal(Reason.MALFORMED_REQUEST, client_detail=NOT_REPEATED)
+    return None
 
 
 def _replay(operation: Operation, call: Call, replayed: Replayed) -> Reply:
@@ -392,6 +408,8 @@ def _replay(operation: Operation, call: Call, replayed: Replayed) -> Reply:
             KeyRotated,
             {"token": None, "note": keys.NOT_SHOWN, "replaces": call.id, "old_ends_at": None},
         )
+    elif operation.reply is FolderApplied:
+        kind, more = FolderApplied, {"plan": FolderPlan(changes=[], conflicts=[], rules=None, digest="")}
     reply = changed(done, call, made=note.subject, kind=kind, **more)
     return Reply(
         document=replace(reply.document, replayed=True),

@@ -7,10 +7,20 @@ generation is the ETag of each of them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gateway.admin.call import Reply, changed, created, impossible
-from gateway.admin.documents import Grant, GrantNew, PagedOfOwners, PagedOfTenant, Waiting, moment
+from gateway.admin.documents import (
+    Forcing,
+    Grant,
+    GrantNew,
+    GrantsNamed,
+    PagedOfOwners,
+    PagedOfTenant,
+    Waiting,
+    moment,
+)
 from gateway.admin.operation import Operation
 from gateway.admin.pages import Page, cut, walk
 from gateway.directory.edits import grants as edits
@@ -25,11 +35,15 @@ from gateway.model.names import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from gateway.admin.call import Call, Find
     from gateway.directory.edits.changes import Changes
     from gateway.directory.edits.effect import Effect
     from gateway.directory.reading.listing import Listing
     from gateway.model import facts
+
+T = TypeVar("T")
 
 MAX_ID_CHARACTERS = 64
 
@@ -126,25 +140,22 @@ async def read_grant(call: Call) -> Reply:
 
 
 async def create_grant(call: Call) -> Reply:
-    """A right on one pattern or group. A right that is there already is extended, or stays as it is."""
+    """A right on each pattern and group. One that is there already is extended, or stays as it is."""
     body = call.body
     tenant = parse_tenant_id(body.tenant)
-    if (body.model is None) == (body.group is None):
+    is_single = not (body.models or body.groups)
+    if is_single and (body.model is None) == (body.group is None):
         raise impossible("/model", "name a model or a group, and not both")
-    try:
-        models = [] if body.model is None else [parse_pattern(body.model)]
-    except BadNameError as error:
-        raise impossible("/model", error) from error
-    groups = [] if body.group is None else [parse_group_name(body.group)]
-    try:
-        packages = [parse_package_id(one) for one in body.packages]
-    except BadNameError as error:
-        raise impossible("/packages", error) from error
-    begins, ends = body.not_before, body.expires_at
-    not_before = None if begins is None else begins.timestamp()
-    expires_at = None if ends is None else ends.timestamp()
-    if expires_at is not None and expires_at <= max(call.now, not_before or call.now):
-        raise impossible("/expires_at", "it lies ahead of now and of not_before")
+    if not is_single and not (body.model is None and body.group is None):
+        raise impossible("/models", "name one model or group, or lists of them")
+    if is_single:
+        models = [] if body.model is None else _parsed("/model", parse_pattern, [body.model])
+        groups = [] if body.group is None else [parse_group_name(body.group)]
+    else:
+        models = _parsed("/models", parse_pattern, body.models)
+        groups = [parse_group_name(one) for one in body.groups]
+    packages = _parsed("/packages", parse_package_id, body.packages)
+    not_before, expires_at = period_of(body, call.now)
     made: list[str] = []
 
     async def edit(changes: Changes) -> Effect:
@@ -174,8 +185,56 @@ async def create_grant(call: Call) -> Reply:
 
     subject = (*models, *(f"group {one}" for one in groups), *(f"action {one}" for one in body.actions))
     done = await call.change(edit, tenant=tenant, subject=subject, made=str(tenant), status=201)
+    if not is_single:
+        reply = changed(done, call, made=str(tenant))
+        return created(reply, f"/grants?tenant={tenant}") if done.result.is_changed else reply
     reply = changed(done, call, made=made[0] if made else None)
     return created(reply, f"/grants/{made[0]}") if done.result.is_changed and made else reply
+
+
+async def remove_named(call: Call) -> Reply:
+    """Take rights on exactly these patterns and groups away, as `cachegate grants remove` does."""
+    body = call.body
+    tenant = parse_tenant_id(body.tenant)
+    if not (body.models or body.groups):
+        raise impossible("/models", "name at least one model, prefix or group")
+    models = _parsed("/models", parse_pattern, body.models)
+    groups = [parse_group_name(one) for one in body.groups]
+    packages = _parsed("/packages", parse_package_id, body.packages)
+    edit = partial(
+        edits.remove_grants,
+        tenant_id=tenant,
+        models=models,
+        groups=groups,
+        packages=packages or None,
+        actions=body.actions or None,
+        force=call.query.force,
+    )
+    subject = (
+        *models,
+        *(f"group {one}" for one in groups),
+        *(f"package {one}" for one in packages),
+        *(f"action {one}" for one in body.actions),
+    )
+    done = await call.change(edit, tenant=tenant, subject=subject, made=str(tenant), may_miss=True)
+    return changed(done, call, made=str(tenant))
+
+
+def period_of(body: Any, now: float) -> tuple[float | None, float | None]:
+    """The times that a body names. Raises `Refusal` for an end that is none."""
+    begins, ends = body.not_before, body.expires_at
+    not_before = None if begins is None else begins.timestamp()
+    expires_at = None if ends is None else ends.timestamp()
+    if expires_at is not None and expires_at <= max(now, not_before or now):
+        raise impossible("/expires_at", "it lies ahead of now and of not_before")
+    return not_before, expires_at
+
+
+def _parsed(pointer: str, parse: Callable[[str], T], texts: Sequence[str]) -> list[T]:
+    try:
+        return [parse(one) for one in texts]
+    except BadNameError as error:
+        raise impossible(pointer, error) from error
 
 
 async def remove_grant(call: Call) -> Reply:
@@ -213,6 +272,16 @@ def _operations(*, is_own: bool) -> tuple[Operation, ...]:
         body=GrantNew,
         creates=True,
     )
+    named = Operation(
+        action=Action.GRANTS_REMOVE_NAMED,
+        method="POST",
+        path="/grants/remove",
+        summary="Take rights on exactly these patterns and groups away: all, or some packages or actions.",
+        handle=remove_named,
+        query=Forcing,
+        body=GrantsNamed,
+        more_refusals=(Reason.FOLDER_OWNED,),
+    )
     one = (
         Operation(
             action=Action.GRANTS_READ,
@@ -236,7 +305,7 @@ def _operations(*, is_own: bool) -> tuple[Operation, ...]:
             more_refusals=(Reason.FOLDER_OWNED,),
         ),
     )
-    return (listed, *one) if is_own else (listed, made, *one)
+    return (listed, *one) if is_own else (listed, made, named, *one)
 
 
 OPERATIONS = _operations(is_own=False)

@@ -15,9 +15,10 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
-from gateway.admin.call import Reply, changed, created, impossible
+from gateway.admin.call import Reply, barrier_told, changed, created, impossible
 from gateway.admin.documents import (
     FoundKey,
+    FoundOne,
     FoundRevoked,
     FoundTokens,
     Key,
@@ -34,9 +35,13 @@ from gateway.admin.documents import (
     PagedKeys,
     ReportQuery,
     RevokedKey,
+    Rotation,
+    Rotations,
+    RotationsQuery,
     Waiting,
     moment,
 )
+from gateway.admin.grants import period_of
 from gateway.admin.operation import Operation
 from gateway.admin.pages import Page, walk
 from gateway.directory.edits import keys as edits
@@ -47,7 +52,6 @@ from gateway.identity.new_keys import (
     default_scopes,
     import_key,
     issue_key,
-    key_state,
     parse_name,
     parse_networks,
     parse_scopes,
@@ -57,11 +61,12 @@ from gateway.model.errors import BadNameError, FieldProblem, Reason, Refusal, Un
 from gateway.model.facts import KeyKind
 from gateway.model.key_changes import KeyChange
 from gateway.model.names import parse_key_id, parse_tenant_id
-from gateway.model.roles import DAY_SECONDS, Handed, may_end, why_not_handed
+from gateway.model.roles import DAY_SECONDS, Handed, is_within, may_end, why_not_handed
 from gateway.operations.keys import revoking
+from gateway.operations.keys.found import identify
 from gateway.operations.keys.revoking import parse_reason
-from gateway.operations.keys.views import key_report
-from gateway.operations.listings import is_listed
+from gateway.operations.keys.views import key_report, list_rotations
+from gateway.operations.listings import is_listed, key_view
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -83,31 +88,25 @@ MAX_LOOKED = 10_000  # of one owner for one page, which may then be short, and l
 OF_ANOTHER_SYSTEM = "The key is the other system's, and was not seen here."
 
 
-def key_document(key: facts.Key, now: float, last_use: LastUse | None) -> Key:
-    """A key, as it is answered."""
-    return Key(
-        id=key.key_id,
-        kind=key.kind,
-        tenant=key.tenant,
-        tenant_record=key.tenant_record,
-        name=key.name,
-        state=key_state(key, now),
-        role=key.role,
-        scopes=sorted(key.scopes),
-        networks=key.networks,
-        created_at=moment(key.created_at),
-        not_before=moment(key.not_before),
-        expires_at=moment(key.expires_at),
-        revoked_at=moment(key.revoked_at),
-        revoked_for=key.life.revoked_for or None,
-        disabled_at=moment(key.life.disabled_at),
-        replaces=key.life.replaces,
-        replaced_by=key.life.replaced_by,
-        last_used_at=None if last_use is None else moment(last_use.at),
-        last_used_network=None if last_use is None else last_use.network,
-        source=key.source,
-        generation=key.generation,
-    )
+def key_document(call: Call, key: facts.Key, last_use: LastUse | None) -> Key:
+    """A key, as it is answered: what commands show of it, its id by the name that every resource has.
+
+    When it was created is told as exactly as it is known: keys are listed by age with it.
+    """
+    view = key_view(key, call.now, last_use)
+    members = {name: getattr(view, name) for name in view.__struct_fields__ if name != "key_id"}
+    members |= {name: _time(members[name]) for name in _TIMES}
+    members["created_at"] = moment(key.created_at, is_whole=False)
+    members["pepper"] = None if call.own is not None else view.pepper
+    return Key(id=view.key_id, generation=key.generation, **members)
+
+
+_TIMES = ("not_before", "expires_at", "revoked_at", "disabled_at", "last_used_at")
+
+
+def _time(text: str | None) -> datetime | None:
+    """A time of a view; none for one beyond the calendar, which no answer can say."""
+    return None if text is None or text.startswith("@") else datetime.fromisoformat(text)
 
 
 def find_tag(key_id: KeyId) -> Find:
@@ -122,7 +121,7 @@ def find_tag(key_id: KeyId) -> Find:
 
 async def _documents(call: Call, keys: Sequence[facts.Key]) -> list[Key]:
     seen = await find_uses(call.session.store, [key.key_id for key in keys])
-    return [key_document(key, call.now, seen.get(key.key_id)) for key in keys]
+    return [key_document(call, key, seen.get(key.key_id)) for key in keys]
 
 
 async def list_keys(call: Call) -> Reply:
@@ -221,7 +220,8 @@ async def create_key(call: Call) -> Reply:
             raise impossible("/tenant", f"there is no tenant {order.tenant}")
         if call.own is not None and (tenant is None or tenant.record_id != call.principal.tenant_record):
             raise Refusal(Reason.ABSENT)  # removed meanwhile: who has the name now gets no key of this caller
-        return await edits.create_key(changes, key=new.key, digest=new.digest)
+        new_one = edits.create_key if sha256_hex is None else edits.import_key
+        return await new_one(changes, key=new.key, digest=new.digest)
 
     return await _made(call, new, edit, key_id=new.key.key_id)
 
@@ -317,9 +317,7 @@ def _is_narrowing(before: facts.Key, after: facts.Key) -> bool:
     is_no_later = before.expires_at is None or (
         after.expires_at is not None and after.expires_at <= before.expires_at
     )
-    is_no_wider = not before.networks or (
-        bool(after.networks) and set(after.networks) <= set(before.networks)
-    )
+    is_no_wider = is_within(after.networks, before.networks)
     return is_no_later and is_no_wider and after.scopes <= before.scopes
 
 
@@ -396,6 +394,7 @@ async def revoke_found(call: Call) -> Reply:
             for one in made.found
         ],
         revoked=[RevokedKey(id=one.key_id, tenant=one.tenant, changed=one.is_changed) for one in made.keys],
+        barriers=[barrier_told(one) for one in made.barriers],
     )
     return Reply(document=document, status=HTTPStatus.OK if is_sure else HTTPStatus.ACCEPTED)
 
@@ -431,6 +430,30 @@ _REPORTING: set[str | None] = set()
 """Whose reports this worker makes now."""
 
 
+async def list_all_rotations(call: Call) -> Reply:
+    """Rotations under way. All keys are read for it: one such list, or report, at a time in each worker."""
+    only = None if call.query.tenant is None else parse_tenant_id(call.query.tenant)
+    whose = call.principal.whose
+    if whose in _REPORTING:
+        raise Refusal(Reason.BUSY)
+    _REPORTING.add(whose)
+    try:
+        found = await list_rotations(call.session, only)
+    except UnknownName as error:
+        raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail=f"There is no tenant {only}.") from error
+    finally:
+        _REPORTING.discard(whose)
+    return Reply(document=Rotations(items=msgspec.convert(msgspec.to_builtins(found), type=list[Rotation])))
+
+
+async def identify_key(call: Call) -> Reply:
+    """Whose key a found token is. Nothing is changed, and the token is told to nobody."""
+    key_id = await identify(call.session, call.body.token)
+    key = await _find_shown(call, call.listing, key_id)
+    [document] = await _documents(call, [key])
+    return Reply(document=document)
+
+
 async def _changed(
     call: Call, edit: Callable[[Changes], Awaitable[Effect]], *, subject: tuple[str, ...] = ()
 ) -> Reply:
@@ -460,7 +483,9 @@ def _verify_may_end(call: Call, key: facts.Key) -> None:
 def verify_handed(call: Call, key: facts.Key) -> None:
     """Raise `Refusal` unless the caller may hand out a key with these rights."""
     ends_in = None if key.expires_at is None else key.expires_at - call.now
-    handed = Handed(tenant=key.tenant, role=key.role, scopes=key.scopes, seconds=ends_in)
+    handed = Handed(
+        tenant=key.tenant, role=key.role, scopes=key.scopes, seconds=ends_in, networks=key.networks
+    )
     why = why_not_handed(call.giver, handed)
     if why is not None:
         field, detail = why
@@ -483,11 +508,9 @@ def _order(call: Call) -> KeyOrder:
         networks = parse_networks(body.networks)
     except BadNameError as error:
         raise impossible("/networks", error) from error
-    begins, ends = body.not_before, body.expires_at
-    not_before = None if begins is None else begins.timestamp()
-    expires_at = None if ends is None else ends.timestamp()
-    if expires_at is not None and expires_at <= max(call.now, not_before or call.now):
-        raise impossible("/expires_at", "it lies ahead of now and of not_before")
+    # Whoever is bound to networks and names none hands on its own.
+    networks = networks or call.giver.networks
+    not_before, expires_at = period_of(body, call.now)
     if not body.name.isprintable():
         raise impossible("/name", "it has printable characters only")
     return _checked(
@@ -531,8 +554,16 @@ async def _made(
 ) -> Reply:
     """Make a key, and tell it in the answer. Its mark in the engine's cache is noted at its first use."""
     made, location = new.key.key_id, f"/keys/{new.key.key_id}"
+    stored: list[facts.Key] = []
+
+    async def edit_and_read(changes: Changes) -> Effect:
+        effect = await edit(changes)
+        key = await changes.find_key(made)  # as it is written: with the record of its tenant
+        stored[:] = [] if key is None else [key]
+        return effect
+
     done = await call.change(
-        edit,
+        edit_and_read,
         find=find,
         tenant=new.key.tenant,
         tenant_record=new.key.tenant_record,
@@ -543,11 +574,40 @@ async def _made(
         status=201,
     )
     note = OF_ANOTHER_SYSTEM if new.token is None else SHOWN_ONCE
-    told: dict[str, Any] = {"token": new.token, "note": note}
+    told: dict[str, Any] = {
+        "token": new.token,
+        "note": note,
+        "key": key_document(call, stored[0] if stored else new.key, None),
+    }
     if ends is None:
         return created(changed(done, call, made=made, kind=KeyMade, **told), location)
     told |= {"replaces": key_id, "old_ends_at": moment(ends[0] if ends else None)}
     return created(changed(done, call, made=made, kind=KeyRotated, **told), location)
+
+
+_OF_OPERATORS = (
+    Operation(
+        action=Action.KEYS_ROTATIONS,
+        method="GET",
+        path="/keys/rotations",
+        summary="List rotations whose overlap is not over: both keys are valid until it ends.",
+        handle=list_all_rotations,
+        query=RotationsQuery,
+        reply=Rotations,
+        more_refusals=(Reason.IMPOSSIBLE_VALUE, Reason.BUSY),
+    ),
+    Operation(
+        action=Action.KEYS_IDENTIFY,
+        method="POST",
+        path="/keys/identify",
+        summary="Find out whose key a found token is.",
+        handle=identify_key,
+        body=FoundOne,
+        reply=Key,
+        holds_found_tokens=True,
+        more_refusals=(Reason.CONFLICT,),
+    ),
+)
 
 
 def _operations(*, is_own: bool) -> tuple[Operation, ...]:
@@ -584,6 +644,7 @@ def _operations(*, is_own: bool) -> tuple[Operation, ...]:
             reply=KeyReport,
             more_refusals=(Reason.IMPOSSIBLE_VALUE, Reason.BUSY),
         ),
+        *(() if is_own else _OF_OPERATORS),
         Operation(
             action=Action.KEYS_REVOKE_FOUND,
             method="POST",

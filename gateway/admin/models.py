@@ -7,9 +7,12 @@ The id of a rule is its pattern in the letters of base64url.
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from bisect import bisect_right
+from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import UNSET
 
 from gateway.admin.call import Reply, changed, created, impossible
@@ -17,15 +20,25 @@ from gateway.admin.documents import (
     Alias,
     AliasNew,
     AliasQuery,
+    Forcing,
     Group,
     GroupPatterns,
+    Model,
+    ModelOnDisk,
+    ModelQuery,
     ModelRule,
     ModelRuleNew,
     ModelRulePatch,
+    ModelsPage,
+    NotServed,
+    OwnedPatterns,
     OwnershipMove,
     Paged,
-    Waiting,
+    Patterns,
+    PublishedPatterns,
+    moment,
 )
+from gateway.admin.grants import period_of
 from gateway.admin.operation import Operation
 from gateway.admin.pages import Page, cut
 from gateway.admin.tenants import together
@@ -36,15 +49,19 @@ from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.facts import Visibility
 from gateway.model.names import (
     Pattern,
+    ancestors,
     parse_group_name,
     parse_model_id,
     parse_pattern,
     parse_tenant_id,
 )
+from gateway.model.periods import moment_text
+from gateway.operations.listings import find_model, list_on_disk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from msgspec import UnsetType
 
     from gateway.admin.call import Call, Find
     from gateway.directory.edits.changes import Changes
@@ -54,6 +71,8 @@ if TYPE_CHECKING:
     from gateway.model.names import ModelId
 
 RULE_PREFIX = "rule_"
+MAX_SKIPPED = 1_000
+ONLY_PUBLISHED = "only what is public has times"
 
 
 def rule_id(pattern: str) -> str:
@@ -79,17 +98,29 @@ def pattern_of(text: str) -> Pattern:
     return pattern
 
 
-def _document(rule: facts.ModelRule) -> ModelRule:
+def _document(rule: facts.ModelRule, owner: facts.Tenant | None, now: float) -> ModelRule:
     return ModelRule(
         id=rule_id(rule.pattern),
         pattern=rule.pattern,
         owner=rule.owner,
         owner_record=rule.owner_record,
+        owner_exists=owner is not None and owner.record_id == rule.owner_record,
         visibility=rule.visibility,
         groups=rule.groups,
+        state=rule.state_at(now),
+        not_before=moment(rule.not_before),
+        expires_at=moment(rule.expires_at),
         source=rule.source,
         generation=rule.generation,
     )
+
+
+async def _documents(call: Call, rules: Sequence[facts.ModelRule]) -> list[ModelRule]:
+    owners = dict.fromkeys(rule.owner for rule in rules if rule.owner is not None)
+    known = {one.tenant_id: one for one in await call.listing.find_tenants(list(owners))}
+    return [
+        _document(rule, None if rule.owner is None else known.get(rule.owner), call.now) for rule in rules
+    ]
 
 
 def _find_tag(pattern: Pattern) -> Find:
@@ -105,9 +136,9 @@ async def list_rules(call: Call) -> Reply:
     patterns, is_more = await call.listing.page_of(
         names.PATTERNS, parse_pattern, after=call.query.after, limit=call.query.limit
     )
-    found = await call.listing.find_rules(patterns)
+    items = await _documents(call, await call.listing.find_rules(patterns))
     after = patterns[-1] if is_more and patterns else None
-    return Reply(document=Page(items=[_document(one) for one in found], after=after), next_after=after)
+    return Reply(document=Page(items=items, after=after), next_after=after)
 
 
 async def read_rule(call: Call) -> Reply:
@@ -115,7 +146,8 @@ async def read_rule(call: Call) -> Reply:
     found = await call.listing.find_rule(pattern_of(call.id))
     if found is None:
         raise Refusal(Reason.ABSENT)
-    return Reply(document=_document(found), generation=found.generation)
+    [document] = await _documents(call, [found])
+    return Reply(document=document, generation=found.generation)
 
 
 async def create_rule(call: Call) -> Reply:
@@ -124,72 +156,212 @@ async def create_rule(call: Call) -> Reply:
     pattern = _parsed("/pattern", parse_pattern, body.pattern)
     if body.owner is None and body.visibility is None:
         raise impossible("/owner", "say an owner, a visibility, or both")
+    if body.visibility is not Visibility.PUBLIC and not (body.not_before is body.expires_at is None):
+        raise impossible("/visibility", ONLY_PUBLISHED)
+    period = period_of(body, call.now)
 
     async def edit(changes: Changes) -> Effect:
         if await changes.find_rule(pattern) is not None:
             raise Refusal(Reason.CONFLICT, client_detail="There is a rule for this pattern: change it.")
-        return await _said(changes, pattern, body.owner or UNSET, body.visibility or UNSET)
+        said = body.owner or UNSET, body.visibility or UNSET
+        return await _said(changes, pattern, *said, period=period, now=call.now, force=call.query.force)
 
     location = f"/model-rules/{rule_id(pattern)}"
+    subject = (pattern, *_said_times(body.not_before, body.expires_at))
     done = await call.change(
-        edit, tenant=None, subject=(pattern,), made=rule_id(pattern), location=location, status=201
+        edit, tenant=None, subject=subject, made=rule_id(pattern), location=location, status=201
     )
     return created(changed(done, call, made=rule_id(pattern)), location)
 
 
 async def change_rule(call: Call) -> Reply:
     """Change owner and visibility of a pattern, both or neither."""
-    pattern = pattern_of(call.id)
+    pattern, body = pattern_of(call.id), call.body
+    are_times_said = not (body.not_before is body.expires_at is UNSET)
 
     async def edit(changes: Changes) -> Effect:
-        if await changes.find_rule(pattern) is None:
+        known = await changes.find_rule(pattern)
+        if known is None:
             raise Refusal(Reason.ABSENT)
-        return await _said(changes, pattern, call.body.owner, call.body.visibility)
+        visibility = body.visibility
+        if are_times_said and visibility is UNSET:
+            visibility = known.visibility
+        if are_times_said and visibility is not Visibility.PUBLIC:
+            raise impossible("/visibility", ONLY_PUBLISHED)
+        is_public = visibility is Visibility.PUBLIC
+        period = _period_after(body, known, call.now) if is_public else (None, None)
+        said = body.owner, visibility
+        return await _said(changes, pattern, *said, period=period, now=call.now, force=call.query.force)
 
-    done = await call.change(edit, find=_find_tag(pattern), subject=(pattern,), made=call.id)
+    subject = (pattern, *_said_times(body.not_before, body.expires_at))
+    done = await call.change(edit, find=_find_tag(pattern), subject=subject, made=call.id)
     return changed(done, call, made=call.id)
 
 
 async def move_rules(call: Call) -> Reply:
-    """Give what one tenant owns to another, in one transaction; all else that is said of it stays."""
+    """Give what one tenant owns to another, in one transaction; all else that is said of it stays.
+
+    Where one of the patterns is not its own, nothing is moved, and the answer names it.
+    """
     body = call.body
-    patterns = [_parsed(f"/patterns/{nth}", parse_pattern, one) for nth, one in enumerate(body.patterns)]
+    patterns = _patterns(body.patterns)
     giving, taking = parse_tenant_id(body.from_tenant), parse_tenant_id(body.to_tenant)
 
     async def edit(changes: Changes) -> Effect:
         for pointer, tenant in (("/from_tenant", giving), ("/to_tenant", taking)):
             if await changes.find_tenant(tenant) is None:
                 raise impossible(pointer, f"there is no tenant {tenant}")
-        effect = await edits.move(changes, from_tenant=giving, to_tenant=taking, patterns=patterns)
-        if not effect.is_changed:
-            raise Refusal(Reason.CONFLICT, client_detail=" ".join(effect.sentences))
-        return effect
+        force = call.query.force
+        return await edits.move(changes, from_tenant=giving, to_tenant=taking, patterns=patterns, force=force)
 
-    named = patterns or ["all that it owns"]
+    named: list[str] = [*patterns] or ["all that it owns"]
     subject = (f"from {giving}", f"to {taking}", *named)
-    done = await call.change(edit, tenant=taking, subject=subject, made=taking)
+    done = await call.change(edit, tenant=taking, subject=subject, made=taking, may_miss=True)
     return changed(done, call, made=taking)
 
 
-async def _said(changes: Changes, pattern: Pattern, owner: Any, visibility: Any) -> Effect:
+def _period_after(
+    body: ModelRulePatch, known: facts.ModelRule, now: float
+) -> tuple[float | None, float | None]:
+    """The period of a publication after a change: of its times, those that are left out stay."""
+
+    def after(said: datetime | UnsetType | None, before: float | None) -> float | None:
+        if said is UNSET:
+            return before
+        return said.timestamp() if isinstance(said, datetime) else None
+
+    not_before = after(body.not_before, known.not_before)
+    expires_at = after(body.expires_at, known.expires_at)
+    if expires_at is not None and expires_at <= max(now, not_before or now):
+        raise impossible("/expires_at", "it lies ahead of now and of not_before")
+    return not_before, expires_at
+
+
+async def _said(
+    changes: Changes,
+    pattern: Pattern,
+    owner: Any,
+    visibility: Any,
+    *,
+    period: tuple[float | None, float | None],
+    now: float,
+    force: bool,
+) -> Effect:
     """Edit the rule of a pattern; what is unset stays, and None takes away."""
     effects = []
     known = await changes.find_rule(pattern)
     if owner is not UNSET and known is not None and known.owner not in {None, owner}:
-        effects.append(await edits.disown(changes, tenant_id=known.owner, patterns=[pattern]))
+        effects.append(await edits.disown(changes, tenant_id=known.owner, patterns=[pattern], force=force))
     if owner not in {UNSET, None}:
         tenant = parse_tenant_id(owner)
         if await changes.find_tenant(tenant) is None:
             raise impossible("/owner", f"there is no tenant {tenant}")
-        effects.append(await edits.own(changes, tenant_id=tenant, patterns=[pattern]))
+        effects.append(await edits.own(changes, tenant_id=tenant, patterns=[pattern], force=force))
     match visibility:
         case Visibility.PUBLIC:
-            effects.append(await edits.publish(changes, patterns=[pattern]))
+            times = {"not_before": period[0], "expires_at": period[1], "now": now}
+            effects.append(await edits.publish(changes, patterns=[pattern], force=force, **times))
         case Visibility.PRIVATE:
-            effects.append(await edits.unpublish(changes, patterns=[pattern]))
+            effects.append(await edits.unpublish(changes, patterns=[pattern], force=force))
         case None:
-            effects.append(await edits.say_nothing_of_visibility(changes, patterns=[pattern]))
+            edit = edits.say_nothing_of_visibility
+            effects.append(await edit(changes, patterns=[pattern], force=force))
     return together(effects)
+
+
+async def own_patterns(call: Call) -> Reply:
+    """Make a tenant the owner of several patterns, in one transaction."""
+    return await _of_owner(call, edits.own)
+
+
+async def disown_patterns(call: Call) -> Reply:
+    """Take several patterns from their owner; what was not its is told, the rest is done."""
+    return await _of_owner(call, edits.disown)
+
+
+async def publish_patterns(call: Call) -> Reply:
+    """Let every tenant read several patterns, perhaps for a time."""
+    not_before, expires_at = period_of(call.body, call.now)
+    edit = partial(edits.publish, not_before=not_before, expires_at=expires_at, now=call.now)
+    return await _of_patterns(call, edit, *_said_times(call.body.not_before, call.body.expires_at))
+
+
+async def unpublish_patterns(call: Call) -> Reply:
+    """Make several patterns private."""
+    return await _of_patterns(call, edits.unpublish)
+
+
+def _said_times(not_before: object, expires_at: object) -> list[str]:
+    """What the record of a change has of the times that were named."""
+    times = (("from", not_before), ("until", expires_at))
+    return [f"{word} {moment_text(time.timestamp())}" for word, time in times if isinstance(time, datetime)]
+
+
+async def _of_owner(call: Call, edit: Callable[..., Awaitable[Effect]]) -> Reply:
+    tenant = parse_tenant_id(call.body.tenant)
+    return await _of_patterns(call, partial(edit, tenant_id=tenant), tenant=tenant)
+
+
+async def _of_patterns(
+    call: Call, edit: Callable[..., Awaitable[Effect]], *said: str, tenant: str | None = None
+) -> Reply:
+    patterns = _patterns(call.body.patterns)
+    bound = partial(edit, patterns=patterns, force=call.query.force)
+    done = await call.change(bound, tenant=tenant, subject=(*said, *patterns), made=tenant, may_miss=True)
+    return changed(done, call, made=tenant)
+
+
+def _patterns(texts: Sequence[str]) -> list[Pattern]:
+    return [_parsed(f"/patterns/{nth}", parse_pattern, one) for nth, one in enumerate(texts)]
+
+
+# Models
+
+
+async def list_models(call: Call) -> Reply:
+    """A page of the models on disk, as the last scan found them, with what the rules say of each."""
+    survey, query = call.catalogue.state().survey, call.query
+    start = 0 if query.after is None else bisect_right(survey.models, query.after)
+    models = survey.models[start : start + query.limit]
+    after = models[-1] if models and start + len(models) < len(survey.models) else None
+    patterns = dict.fromkeys(pattern for model in models for pattern in ancestors(model))
+    rules = {one.pattern: one for one in await call.listing.find_rules(list(patterns))}
+    found = await list_on_disk(call.catalogue, models, rules, call.now)
+    document = ModelsPage(
+        items=msgspec.convert(msgspec.to_builtins(found), type=list[ModelOnDisk]),
+        after=after,
+        cache_root=str(call.session.settings.cache_root),
+        problem=survey.problem,
+        skipped=[NotServed(where=one.where, why=one.why) for one in survey.skipped[:MAX_SKIPPED]],
+    )
+    return Reply(document=document, next_after=after)
+
+
+async def read_model(call: Call) -> Reply:
+    """One model: the rules about it, who may read it, and what of it is on disk.
+
+    All grants are read for it: one at a time in each worker.
+    """
+    model = _parsed_query(call.query.model)
+    if _READING:
+        raise Refusal(Reason.BUSY)
+    _READING.add(model)
+    try:
+        found = await find_model(call.session, model, call.catalogue)
+    finally:
+        _READING.discard(model)
+    return Reply(document=msgspec.convert(msgspec.to_builtins(found), type=Model))
+
+
+_READING: set[str] = set()
+"""The model that this worker reads now."""
+
+
+def _parsed_query(text: str) -> ModelId:
+    try:
+        return parse_model_id(text)
+    except BadNameError as error:
+        raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail=str(error)) from error
 
 
 # Aliases
@@ -212,19 +384,16 @@ async def create_alias(call: Call) -> Reply:
     """Add an alias of a model; one that exists is pointed to another."""
     alias = _parsed("/alias", parse_model_id, call.body.alias)
     model = _parsed("/model", parse_model_id, call.body.model)
-    edit = partial(edits.add_alias, alias=alias, canonical=model)
+    edit = partial(edits.add_alias, alias=alias, canonical=model, force=call.query.force)
     done = await call.change(edit, find=_find_alias_tag(alias), subject=(alias, model), made=alias)
     return changed(done, call, made=alias)
 
 
 async def remove_alias(call: Call) -> Reply:
-    """Remove an alias."""
-    try:
-        alias = parse_model_id(call.query.alias)
-    except BadNameError as error:
-        raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail=str(error)) from error
-    edit = partial(edits.remove_alias, alias=alias)
-    done = await call.change(edit, find=_find_alias_tag(alias), subject=(alias,), made=alias)
+    """Remove an alias; one that is not there is told as missing."""
+    alias = _parsed_query(call.query.alias)
+    edit = partial(edits.remove_alias, alias=alias, force=call.query.force)
+    done = await call.change(edit, find=_find_alias_tag(alias), subject=(alias,), made=alias, may_miss=True)
     return changed(done, call, made=alias)
 
 
@@ -267,10 +436,10 @@ async def remove_patterns(call: Call) -> Reply:
 
 
 async def _regroup(call: Call, edit: Any) -> Reply:
-    patterns = [_parsed(f"/patterns/{nth}", parse_pattern, one) for nth, one in enumerate(call.body.patterns)]
+    patterns = _patterns(call.body.patterns)
     group = parse_group_name(call.id)
-    bound = partial(edit, group=group, patterns=list(dict.fromkeys(patterns)))
-    done = await call.change(bound, subject=(f"group {group}", *patterns), made=group)
+    bound = partial(edit, group=group, patterns=list(dict.fromkeys(patterns)), force=call.query.force)
+    done = await call.change(bound, subject=(f"group {group}", *patterns), made=group, may_miss=True)
     return changed(done, call, made=group)
 
 
@@ -305,7 +474,7 @@ OPERATIONS: Sequence[Operation] = (
         path="/model-rules",
         summary="Say who owns the models of a pattern, or who may read them.",
         handle=create_rule,
-        query=Waiting,
+        query=Forcing,
         body=ModelRuleNew,
         creates=True,
         more_refusals=(Reason.FOLDER_OWNED,),
@@ -316,9 +485,71 @@ OPERATIONS: Sequence[Operation] = (
         path="/model-rules/move",
         summary="Give what one tenant owns to another, in one transaction.",
         handle=move_rules,
-        query=Waiting,
+        query=Forcing,
         body=OwnershipMove,
         more_refusals=(Reason.FOLDER_OWNED,),
+    ),
+    *(
+        Operation(
+            action=action,
+            method="POST",
+            path=f"/model-rules/{verb}",
+            summary=summary,
+            handle=handle,
+            query=Forcing,
+            body=body,
+            more_refusals=(Reason.FOLDER_OWNED,),
+        )
+        for action, verb, summary, handle, body in (
+            (
+                Action.MODEL_RULES_OWN,
+                "own",
+                "Make a tenant the owner of several patterns, in one transaction.",
+                own_patterns,
+                OwnedPatterns,
+            ),
+            (
+                Action.MODEL_RULES_DISOWN,
+                "disown",
+                "Take several patterns from their owner.",
+                disown_patterns,
+                OwnedPatterns,
+            ),
+            (
+                Action.MODEL_RULES_PUBLISH,
+                "publish",
+                "Let every tenant read the models of several patterns, perhaps for a time.",
+                publish_patterns,
+                PublishedPatterns,
+            ),
+            (
+                Action.MODEL_RULES_UNPUBLISH,
+                "unpublish",
+                "Make the models of several patterns private.",
+                unpublish_patterns,
+                Patterns,
+            ),
+        )
+    ),
+    Operation(
+        action=Action.MODELS_LIST,
+        method="GET",
+        path="/models",
+        summary="List the models on disk, with owner, visibility and packages.",
+        handle=list_models,
+        query=Paged,
+        reply=ModelsPage,
+        more_refusals=(Reason.CACHE_UNAVAILABLE,),
+    ),
+    Operation(
+        action=Action.MODELS_READ,
+        method="GET",
+        path="/model",
+        summary="Read one model, by any of its names: its rules, its readers, its files on disk.",
+        handle=read_model,
+        query=ModelQuery,
+        reply=Model,
+        more_refusals=(Reason.IMPOSSIBLE_VALUE, Reason.BUSY, Reason.CACHE_UNAVAILABLE),
     ),
     Operation(
         action=Action.MODEL_RULES_READ,
@@ -337,7 +568,7 @@ OPERATIONS: Sequence[Operation] = (
         summary="Change owner and visibility of a pattern. A rule that says nothing is gone.",
         handle=change_rule,
         parse_id=parse_rule,
-        query=Waiting,
+        query=Forcing,
         body=ModelRulePatch,
         has_etag=True,
         needs_match=True,
@@ -358,7 +589,7 @@ OPERATIONS: Sequence[Operation] = (
         path="/aliases",
         summary="Let a name stand for a model.",
         handle=create_alias,
-        query=Waiting,
+        query=Forcing,
         body=AliasNew,
         has_etag=True,
         more_refusals=(Reason.FOLDER_OWNED,),
@@ -371,7 +602,7 @@ OPERATIONS: Sequence[Operation] = (
         handle=remove_alias,
         query=AliasQuery,
         has_etag=True,
-        more_refusals=(Reason.FOLDER_OWNED, Reason.ABSENT, Reason.IMPOSSIBLE_VALUE),
+        more_refusals=(Reason.FOLDER_OWNED, Reason.IMPOSSIBLE_VALUE),
     ),
     Operation(
         action=Action.GROUPS_LIST,
@@ -398,7 +629,7 @@ OPERATIONS: Sequence[Operation] = (
         summary="Put patterns into a group.",
         handle=add_patterns,
         parse_id=parse_group_name,
-        query=Waiting,
+        query=Forcing,
         body=GroupPatterns,
         more_refusals=(Reason.FOLDER_OWNED,),
     ),
@@ -409,7 +640,7 @@ OPERATIONS: Sequence[Operation] = (
         summary="Take patterns out of a group.",
         handle=remove_patterns,
         parse_id=parse_group_name,
-        query=Waiting,
+        query=Forcing,
         body=GroupPatterns,
         more_refusals=(Reason.FOLDER_OWNED,),
     ),

@@ -99,13 +99,13 @@ def _parameters(one: Operation, components: dict[str, Any]) -> list[dict[str, An
                 "schema": _set(schema),
             }
         )
-    if one.has_etag and one.is_change:
+    if one.has_etag:
         found.append(
             {
                 "name": "If-Match",
                 "in": "header",
                 "required": one.needs_match,
-                "description": "The ETag of the state that the change is meant for.",
+                "description": "The ETag of the state that is meant.",
                 "schema": {"type": "string"},
                 "example": '"17"',
             }

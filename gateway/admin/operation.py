@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gateway.model.access import Action
 
 BODY_BYTES = 64 * 1024
-POLICY_BYTES = 1024 * 1024  # the rules are one document
+POLICY_BYTES = 1024 * 1024  # the rules are one document, and so is a policy folder
 
 
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +38,7 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     body: type[msgspec.Struct] | None = None
     body_bytes: int = BODY_BYTES
     is_body_optional: bool = False
-    holds_found_tokens: bool = False  # in its body's `tokens`: keys that were found somewhere
+    holds_found_tokens: bool = False  # in its body's `tokens` or `token`: keys that were found somewhere
     is_safe_to_repeat: bool = False  # by itself, so that it takes no Idempotency-Key
     creates: bool = False  # answers 201 with the place of what it made
     has_etag: bool = False  # is about one record, whose generation is its ETag
@@ -80,8 +80,10 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
             found += [Reason.CONFLICT]
         if self.takes_idempotency_key:
             found += [Reason.REUSED_IDEMPOTENCY_KEY, Reason.TOO_MANY_IDEMPOTENCY_KEYS]
-        if self.has_etag and self.is_change:
+        if self.has_etag:
             found += [Reason.PRECONDITION_FAILED]
+        if self.is_change and not (self.has_etag and self.takes_idempotency_key):
+            found += [Reason.MALFORMED_REQUEST]
         if self.needs_match:
             found += [Reason.PRECONDITION_REQUIRED]
         return (*found, *self.more_refusals)

@@ -27,6 +27,7 @@ from gateway.directory.records import names
 from gateway.model.access import Action
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.names import KeyId, parse_binding_id, parse_md5, parse_tenant_id
+from gateway.operations.binding_listings import binding_view
 
 if TYPE_CHECKING:
     from gateway.admin.call import Call, Find
@@ -75,7 +76,7 @@ async def release_quarantined(call: Call) -> Reply:
 
     async def edit(changes: Changes) -> Effect:
         pin = await changes.find_pin(md5)
-        if pin is None or pin.quarantine is None:
+        if pin is None:
             raise Refusal(Reason.ABSENT)
         return await pins.release_blob(changes, md5=md5, forget=call.body.forget)
 
@@ -128,15 +129,21 @@ async def read_issuer(call: Call) -> Reply:
     raise Refusal(Reason.ABSENT)
 
 
-def _binding(binding: issuers.Binding, last_used: float | None) -> Binding:
+def _binding(issuer: issuers.Issuer | None, binding: issuers.Binding, last_used: float | None) -> Binding:
+    view = binding_view(issuer, binding, last_used)
     return Binding(
         id=binding.binding_id,
+        issuer=None if issuer is None else issuer.name,
         issuer_url=binding.url,
         subject=binding.subject,
         tenant=binding.tenant,
         tenant_record=binding.tenant_record,
-        rules=binding.rules,
-        created_at=moment(binding.created_at),
+        state=view.state,
+        rules=view.rules,
+        rules_gone=view.rules_gone,
+        scopes=view.scopes,
+        networks=view.networks,
+        first_seen_at=moment(binding.created_at),
         last_used_at=moment(last_used),
         revoked_at=moment(binding.revoked_at),
         generation=binding.generation,
@@ -145,20 +152,29 @@ def _binding(binding: issuers.Binding, last_used: float | None) -> Binding:
 
 async def _bindings(call: Call, found: list[issuers.Binding]) -> list[Binding]:
     seen = await find_last_uses(call.session.store, [KeyId(one.binding_id) for one in found])
-    return [_binding(one, seen.get(KeyId(one.binding_id))) for one in found]
+    by_url = {one.url: one for one in await call.listing.list_issuers()}
+    return [_binding(by_url.get(one.url), one, seen.get(KeyId(one.binding_id))) for one in found]
 
 
 async def list_bindings(call: Call) -> Reply:
-    """A page of bindings, by id."""
+    """A page of bindings: issuer by issuer, the oldest first. A place in the list is the id of one."""
     only = None if call.query.tenant is None else parse_tenant_id(call.query.tenant)
     everything = await call.listing.list_all_bindings()
     tenant = None if only is None else await call.listing.find_tenant(only)
     record = None if tenant is None else tenant.record_id
     asked = [one for one in everything if only is None or (one.tenant, one.tenant_record) == (only, record)]
-    found = sorted(((str(one.binding_id), one) for one in asked), key=lambda one: one[0])
-    page, is_more = cut(found, call.query.after, call.query.limit)
-    after = page[-1][0] if is_more else None
-    items = await _bindings(call, [one for _, one in page])
+    if call.query.issuer is not None:
+        urls = {one.url for one in await call.listing.list_issuers() if one.name == call.query.issuer}
+        if not urls:
+            raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail=f"There is no issuer {call.query.issuer}.")
+        asked = [one for one in asked if one.url in urls]
+    ids = [str(one.binding_id) for one in asked]
+    if call.query.after is not None and call.query.after not in ids:
+        raise Refusal(Reason.IMPOSSIBLE_VALUE, client_detail="There is no such binding to go on from.")
+    start = 0 if call.query.after is None else ids.index(call.query.after) + 1
+    page = asked[start : start + call.query.limit]
+    after = str(page[-1].binding_id) if page and start + len(page) < len(asked) else None
+    items = await _bindings(call, page)
     return Reply(document=Page(items=items, after=after), next_after=after)
 
 
@@ -251,6 +267,7 @@ OPERATIONS = (
         handle=list_bindings,
         query=PagedBindings,
         reply=Page[Binding],
+        more_refusals=(Reason.IMPOSSIBLE_VALUE,),
     ),
     Operation(
         action=Action.BINDINGS_READ,

@@ -2,32 +2,61 @@
 
 A set is checked as `cachegate policy check` checks it, and one that would lock its own author out of the
 administration is refused: it could not be taken back by the same way.
+
+A whole policy folder (rules, documents of tenants and issuers, cases) is planned and applied here too, by the
+operations of `cachegate policy diff` and `apply`: its texts are written to a folder of our own and read from
+there, so that nothing is parsed by a second way.
 """
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
+from hashlib import sha256
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec.structs import replace
 
-from gateway.admin.call import Reply, changed
-from gateway.admin.documents import Policy, PolicyFile, PolicyNew, Waiting
+from gateway.admin.call import Reply, changed, impossible
+from gateway.admin.documents import (
+    FolderApplied,
+    FolderNew,
+    FolderPlan,
+    FolderToApply,
+    Policy,
+    PolicyFile,
+    PolicyNew,
+    RulesDiffer,
+    Waiting,
+)
 from gateway.admin.operation import POLICY_BYTES, Operation
-from gateway.decision.policyset import digest_of, validate
+from gateway.decision.policyset import SCHEMA_FILE, digest_of, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
 from gateway.directory.edits.effect import Effect
 from gateway.model.access import Access, Action, Resource, ResourceKind
-from gateway.model.errors import FieldProblem, Reason, Refusal
+from gateway.model.errors import FieldProblem, Misconfigured, Reason, Refusal
 from gateway.model.facts import PolicySet
 from gateway.model.verdicts import Allowed
-from gateway.operations.policy_folder import recorded_rules
+from gateway.operations.policy_folder import (
+    apply_folder,
+    load_folder,
+    plan_folder,
+    recorded_plan,
+    recorded_rules,
+    rules_document,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from gateway.admin.call import Call
+    from gateway.directory.documents.plan import DocumentPlan
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.listing import Listing
+    from gateway.operations.policy_folder import PolicyFolder
 
 SOURCE = "admin"
 
@@ -95,6 +124,104 @@ async def _verify_author(call: Call, new: PolicySet) -> None:
         raise Refusal(Reason.CONFLICT, client_detail="These rules would not let you change them again.")
 
 
+async def plan_policy(call: Call) -> Reply:
+    """What applying a folder would change now."""
+    folder = await _folder(call)
+    return Reply(document=plan_document(await plan_folder(folder, call.listing, call.now)))
+
+
+async def apply_policy(call: Call) -> Reply:
+    """Apply a folder as one transaction, if it changes what its author was shown."""
+    folder, confirmed = await _folder(call), call.body.confirmed
+    await _verify_author(call, folder.policy_set)
+    shown = await plan_folder(folder, call.listing, call.now)
+    plans: list[DocumentPlan] = []
+
+    async def edit(changes: Changes) -> Effect:
+        plan = await plan_folder(folder, changes, call.now)
+        if confirmed not in {None, plan_digest(plan)}:
+            raise Refusal(Reason.CONFLICT, client_detail=MOVED)
+        plans[:] = [await apply_folder(changes, folder, call.now)]
+        return Effect(is_changed=not plan.is_empty, sentences=plan.lines)
+
+    subject = recorded_plan(folder, shown)
+    done = await call.change(edit, subject=subject, made=folder.policy_set.digest)
+    plan = plan_document(plans[0])
+    return changed(done, call, made=folder.policy_set.digest, kind=FolderApplied, plan=plan)
+
+
+MOVED = (
+    "The facts changed since the plan was shown, and what would be applied now is something else; nothing "
+    "was applied."
+)
+
+
+def plan_digest(plan: DocumentPlan) -> str:
+    """What confirms a plan: the SHA-256 of all its lines, as they were shown."""
+    lines = [*plan.lines, "", *plan.conflicts]
+    return sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+
+
+def plan_document(plan: DocumentPlan) -> FolderPlan:
+    """A plan, as it is answered."""
+    return FolderPlan(
+        changes=list(plan.lines),
+        conflicts=list(plan.conflicts),
+        rules=None if plan.rules is None else msgspec.convert(rules_document(plan.rules), type=RulesDiffer),
+        digest=plan_digest(plan),
+    )
+
+
+async def _folder(call: Call) -> PolicyFolder:
+    """The folder that the body holds, checked: its cases have passed. Raises `Refusal`."""
+    files = _files(call.body)
+    if len({name for name, _ in files}) < len(files):
+        raise impossible("", "a file is there twice")
+    settings = call.session.settings
+    if _CHECKING:
+        raise Refusal(Reason.BUSY)
+    _CHECKING.add(call.principal.key_id)
+    try:
+        # Cedar, and the cases of a folder, take long: other requests go on meanwhile.
+        return await asyncio.to_thread(_load, files, settings.state, private_issuers=settings.private_issuers)
+    except Misconfigured as error:
+        raise impossible("", str(error)) from error
+    finally:
+        _CHECKING.clear()
+
+
+_CHECKING: set[str] = set()
+"""Who has a folder checked by this worker now: one at a time, since that is work for seconds."""
+
+
+def _files(body: FolderNew) -> list[tuple[str, str]]:
+    """The files by their place in a folder. A part that is left out is no folder of it."""
+    files = [(SCHEMA_FILE, body.schema), *((one.file, one.text) for one in body.policies)]
+    for part in ("tenants", "issuers", "tests"):
+        files += [(f"{part}/{one.file}", one.text) for one in getattr(body, part)]
+    return files
+
+
+def _load(files: Sequence[tuple[str, str]], below: Path, *, private_issuers: bool) -> PolicyFolder:
+    with tempfile.TemporaryDirectory(prefix="policies-", dir=below) as made:
+        folder = Path(made) / "policies"
+        for part in ("tenants", "tests"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        for name, text in files:
+            path = folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        if not any(folder.joinpath("tests").iterdir()):
+            folder.joinpath("tests").rmdir()
+        try:
+            return load_folder(folder, private_issuers=private_issuers)
+        except Misconfigured as error:  # not in the words of a folder that its author never saw
+            where = str(folder)
+            raise Misconfigured(
+                error.where.replace(where, "policies"), error.why.replace(where, "policies")
+            ) from error
+
+
 OPERATIONS = (
     Operation(
         action=Action.POLICY_READ,
@@ -117,5 +244,26 @@ OPERATIONS = (
         body_bytes=POLICY_BYTES,
         has_etag=True,
         needs_match=True,
+    ),
+    Operation(
+        action=Action.POLICY_PLAN,
+        method="POST",
+        path="/policy/plan",
+        summary="Check a policy folder, its cases included, and tell what applying it would change.",
+        handle=plan_policy,
+        body=FolderNew,
+        body_bytes=POLICY_BYTES,
+        reply=FolderPlan,
+    ),
+    Operation(
+        action=Action.POLICY_APPLY,
+        method="POST",
+        path="/policy/apply",
+        summary="Apply a policy folder, all of it in one transaction.",
+        handle=apply_policy,
+        query=Waiting,
+        body=FolderToApply,
+        body_bytes=POLICY_BYTES,
+        reply=FolderApplied,
     ),
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.admin.call import Reply
+from gateway.admin.call import Reply, barrier_told
 from gateway.admin.documents import (
     RemovalDone,
     RemovalPlan,
@@ -45,6 +45,7 @@ async def remove_tenant(call: Call) -> Reply:
             sure=True,
             sure_at=None,
             messages=[],
+            barrier=None,
             plan=_told(plan, RemovalPlan),
             done=None,
         )
@@ -109,6 +110,7 @@ def _sureness(call: Call, barrier: BarrierReport | None) -> dict[str, Any]:
         "sure": is_sure,
         "sure_at": None if waits is None else moment(call.session.clock.now() + waits + 1.0),
         "messages": [barrier.why] if barrier is not None and barrier.why else [],
+        "barrier": None if barrier is None else barrier_told(barrier),
     }
 
 

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from gateway.admin import removals
 from gateway.admin.call import Reply, changed, created
 from gateway.admin.documents import (
+    Forcing,
     Paged,
     RemovalQuery,
     RemovedTenant,
@@ -32,7 +33,7 @@ from gateway.model.errors import Reason, Refusal
 from gateway.model.names import parse_tenant_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from gateway.admin.call import Call, Find
     from gateway.directory.edits.changes import Changes
@@ -99,24 +100,32 @@ async def create_tenant(call: Call) -> Reply:
 
 async def change_tenant(call: Call) -> Reply:
     """Change what is named of a tenant, all of it or nothing."""
-    tenant_id, patch = parse_tenant_id(call.id), call.body
+    tenant_id, patch, force = parse_tenant_id(call.id), call.body, call.query.force
 
     async def edit(changes: Changes) -> Effect:
         effects = []
         if patch.degraded_seconds is not UNSET:
             seconds = patch.degraded_seconds or 0.0
-            effects.append(await edits.set_degraded(changes, tenant_id=tenant_id, seconds=seconds))
+            effects.append(
+                await edits.set_degraded(changes, tenant_id=tenant_id, seconds=seconds, force=force)
+            )
         if patch.image_hosts is not UNSET:
             hosts = patch.image_hosts or ()
-            effects.append(await edits.set_image_hosts(changes, tenant_id=tenant_id, hosts=hosts))
+            effects.append(
+                await edits.set_image_hosts(changes, tenant_id=tenant_id, hosts=hosts, force=force)
+            )
+        steps: list[tuple[Sequence[str], bool]] = []
         if patch.allows is not UNSET:
             wanted = set(patch.allows or ())
-            for actions, is_allowed in ((wanted, True), (set(ALLOWABLE) - wanted, False)):
-                effects.append(
-                    await edits.set_allows(
-                        changes, tenant_id=tenant_id, actions=sorted(actions), is_allowed=is_allowed
-                    )
+            steps += [(sorted(wanted), True), (sorted(set(ALLOWABLE) - wanted), False)]
+        steps += [] if patch.allow is UNSET else [(patch.allow, True)]
+        steps += [] if patch.disallow is UNSET else [(patch.disallow, False)]
+        for actions, is_allowed in steps:
+            effects.append(
+                await edits.set_allows(
+                    changes, tenant_id=tenant_id, actions=actions, is_allowed=is_allowed, force=force
                 )
+            )
         return together(effects)
 
     done = await call.change(
@@ -138,7 +147,7 @@ async def suspend_tenant(call: Call) -> Reply:
 
 async def resume_tenant(call: Call) -> Reply:
     """Accept them again."""
-    return await _act(call, edits.resume_tenant)
+    return await _act(call, partial(edits.resume_tenant, force=call.query.force))
 
 
 async def _act(call: Call, edit: Callable[..., Awaitable[Effect]]) -> Reply:
@@ -149,11 +158,10 @@ async def _act(call: Call, edit: Callable[..., Awaitable[Effect]]) -> Reply:
 
 
 def together(effects: list[Effect]) -> Effect:
-    """What several edits of one transaction came to."""
-    return Effect(
-        is_changed=any(one.is_changed for one in effects),
-        sentences=tuple(sentence for one in effects if one.is_changed for sentence in one.sentences),
-    )
+    """What several edits of one transaction came to; where one changed something, only what changed."""
+    is_changed = any(one.is_changed for one in effects)
+    told = [one for one in effects if one.is_changed] if is_changed else effects
+    return Effect(is_changed=is_changed, sentences=tuple(text for one in told for text in one.sentences))
 
 
 OPERATIONS = (
@@ -227,7 +235,7 @@ OPERATIONS = (
         summary="Change a tenant: its degraded mode, hosts of images, what its workflows may do.",
         handle=change_tenant,
         parse_id=parse_tenant_id,
-        query=Waiting,
+        query=Forcing,
         body=TenantPatch,
         has_etag=True,
         needs_match=True,
@@ -250,7 +258,7 @@ OPERATIONS = (
         summary="Accept a suspended tenant's keys again.",
         handle=resume_tenant,
         parse_id=parse_tenant_id,
-        query=Waiting,
+        query=Forcing,
         has_etag=True,
         more_refusals=(Reason.FOLDER_OWNED,),
     ),

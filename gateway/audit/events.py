@@ -78,6 +78,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     tenant: str | None = None
     tenant_record: str | None = None
     key_id: str | None = None
+    token_id: str | None = None  # of an access token: its `jti`
     model: str | None = None  # the requested id or the canonical one
     decision: str | None = None
     reason: str | None = None
@@ -92,6 +93,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             (self.tenant is None or self.tenant == getattr(record, "tenant", None))
             and (self.tenant_record in {None, getattr(record, "tenant_record", None)})
             and (self.key_id is None or self.key_id in _own(record, "key_id", "claimed_key_id"))
+            and self.token_id in {None, getattr(record, "token_id", None)}
             and (
                 self.model is None
                 or (resource is not None and self.model in {resource.model, resource.requested})

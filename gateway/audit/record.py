@@ -108,6 +108,7 @@ class DecisionRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="k
     claimed_key_id: str | None = None  # a key that was found but is not valid; no caller is authenticated
     # the kind of key: tenant or admin; link, token: made for a key; binding: a token of an outside issuer
     principal: str | None = None
+    token_id: str | None = None  # of an access token of ours: its `jti`
     action: str | None = None
     grant: str | None = None  # of a refusal: what would have allowed it, but has ended or not begun
     policies: tuple[str, ...] = ()

@@ -84,7 +84,8 @@ class RecordBodies:
         generation = b"" if rejection.stamp is None else b'"generation":%d,' % rejection.stamp.generation
         request = request_member(rejection.request, secrets)
         resource = named_member(rejection.resource, rejection.model, secrets)
-        return first, second + generation + grant, third, fourth + request + resource + _SCHEMA, fifth, _END
+        fourth += request + resource + _SCHEMA
+        return first, second + generation + grant, third, fourth, fifth, _end_of(principal)
 
     def of_allow(self, admission: Admission) -> Body:
         """The body of the record of an allow."""
@@ -101,7 +102,7 @@ class RecordBodies:
             third,
             b"%b%b%b%b" % (fourth, request_member(request, secrets), resource, _SCHEMA),
             size + fifth,
-            _END,
+            _end_of(principal),
         )
 
     def of_questions(self, ask_id: str, admission: Admission) -> list[Body]:
@@ -150,6 +151,13 @@ def body_of(kind: str, **fields: Any) -> Body:
     )
     second, third, fourth, fifth = others
     return b"{" + first, second, third, fourth, fifth, b",%b}" % last[:-1] if last else _END
+
+
+def _end_of(principal: Principal | None) -> bytes:
+    """What comes after the time of a decision: the id of an access token, where the request had one."""
+    if principal is None or principal.token_id is None:
+        return _END
+    return b",%b}" % members(token_id=principal.token_id)[:-1]
 
 
 def _upstream_part(upstream: ServerOutcome) -> UpstreamPart:

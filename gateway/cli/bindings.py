@@ -13,7 +13,9 @@ import typer
 from msgspec.structs import asdict
 
 from gateway.adapters.clock import SystemClock
+from gateway.cli import remote_bindings
 from gateway.cli.perform import NoWait, in_session, perform
+from gateway.cli.remote import Sent, find_gateway
 from gateway.directory.edits import bindings as edits
 from gateway.model.names import parse_binding_id, parse_tenant_id
 from gateway.operations.binding_listings import find_binding, list_bindings
@@ -36,7 +38,10 @@ def list_(
 ) -> None:
     """List bindings, issuer by issuer, the oldest first."""
     only = parse_tenant_id(tenant) if tenant else None
-    bindings = in_session(lambda session: list_bindings(session, issuer, only))
+    if (gateway := find_gateway()) is not None:
+        bindings = remote_bindings.list_bindings(gateway, issuer, only)
+    else:
+        bindings = in_session(lambda session: list_bindings(session, issuer, only))
     rows = (
         (
             one.binding_id,
@@ -58,7 +63,10 @@ def list_(
 def show_(binding_id: BindingArgument, as_json: AsJson = False) -> None:
     """Show a binding: whose it is, and what the rules in force give its tokens."""
     parsed = parse_binding_id(binding_id)
-    found = in_session(lambda session: find_binding(session, parsed))
+    if (gateway := find_gateway()) is not None:
+        found = remote_bindings.binding_view(gateway.get(f"/bindings/{parsed}"))
+    else:
+        found = in_session(lambda session: find_binding(session, parsed))
     rows = ((name.replace("_", " "), _text(value)) for name, value in asdict(found).items())
     show(found, [Table(f"Binding {parsed}", ("", ""), rows)], as_json=as_json)
 
@@ -72,7 +80,8 @@ def revoke(binding_id: BindingArgument, no_wait: NoWait = False, as_json: AsJson
     parsed = parse_binding_id(binding_id)
     edit = partial(edits.revoke_binding, binding_id=parsed, now=SystemClock().now())
     details = {"binding_id": parsed}
-    perform("bindings.revoke", edit, details, no_wait=no_wait, as_json=as_json, key_id=parsed)
+    through = Sent("POST", f"/bindings/{parsed}/revoke")
+    perform("bindings.revoke", edit, details, through, no_wait=no_wait, as_json=as_json, key_id=parsed)
 
 
 @commands.command("forget")
@@ -84,7 +93,8 @@ def forget(binding_id: BindingArgument, no_wait: NoWait = False, as_json: AsJson
     parsed = parse_binding_id(binding_id)
     edit = partial(edits.forget_binding, binding_id=parsed)
     details = {"binding_id": parsed}
-    perform("bindings.forget", edit, details, no_wait=no_wait, as_json=as_json, key_id=parsed)
+    through = Sent("POST", f"/bindings/{parsed}/forget")
+    perform("bindings.forget", edit, details, through, no_wait=no_wait, as_json=as_json, key_id=parsed)
 
 
 def _text(value: object) -> object:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gateway.cli.perform import NoWait, in_session, perform, show_change
+from gateway.cli.remote import Sent
 from gateway.directory.edits.pins import release_blob
 from gateway.directory.edits.provenance import attest as attest_digests
 from gateway.engine.resolutions import DEFAULT_CLIENT_MINUTES
@@ -101,6 +102,7 @@ def release(
         "cache.release",
         partial(release_blob, md5=blob, forget=forget),
         {"md5": blob},
+        Sent("POST", f"/quarantine/{blob}/release", {"forget": forget}),
         no_wait=False,
         as_json=as_json,
         subject=(blob, *(["forget the pin"] if forget else [])),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import msgspec
 import typer
 
 from gateway.audit.events import find_record
@@ -16,6 +17,7 @@ from gateway.audit.record import DecisionRecord
 from gateway.cli.audit.sources import Sources, searched_note
 from gateway.cli.distrust import Warnings
 from gateway.cli.perform import in_session
+from gateway.cli.remote import find_gateway
 from gateway.model.access import ALLOWABLE
 from gateway.model.errors import BadNameError, CachegateError, Conflict
 from gateway.operations.explain.answer import AccessAnswer, AccessQuestion, parse_question, work_out
@@ -24,6 +26,8 @@ from gateway.terminal.console import AsJson, Note, Table, show
 from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from gateway.audit.record import OutcomeRecord
 
 
@@ -69,9 +73,14 @@ def explain(
         key_id=key_id, model=model, package=package, file=file, action=action, address=address
     )
 
-    answer = in_session(lambda session: work_out(session, question))
     title = f"{question.action} of {_named(question)} by {question.key_id}"
-    show(answer.as_json(), [_table(title, answer)], as_json=as_json, is_yes=answer.is_yes)
+    if (gateway := find_gateway()) is not None:
+        told = gateway.ask("/explain", msgspec.to_builtins(question))
+        shown = _table(title, told["rows"])
+        show(told["explanation"], [shown], as_json=as_json, is_yes=told["served"])
+        return
+    answer = in_session(lambda session: work_out(session, question))
+    show(answer.as_json(), [_table(title, answer.as_rows())], as_json=as_json, is_yes=answer.is_yes)
 
 
 def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) -> None:
@@ -94,7 +103,7 @@ def _explain_record(record_id: str, paths: list[Path] | None, *, as_json: bool) 
         "why_not_now": None if now else why_not,
     }
     shown: list[Note | Table] = [Table(f"Record {record_id}", ("", ""), record_rows(event, outcome))]
-    shown.append(Note(f"Now: {why_not}.") if now is None else _table("The same asked now", now))
+    shown.append(Note(f"Now: {why_not}.") if now is None else _table("The same asked now", now.as_rows()))
     show(document, shown, as_json=as_json, notes=[searched_note(sources)])
 
 
@@ -112,6 +121,6 @@ def _named(question: AccessQuestion) -> str:
     return named or "workflows"
 
 
-def _table(title: str, answer: AccessAnswer) -> Table:
-    rows = [(escape_controls(name), escape_controls(text)) for name, text in answer.as_rows()]
+def _table(title: str, answer: Iterable[Sequence[str]]) -> Table:
+    rows = [(escape_controls(name), escape_controls(text)) for name, text in answer]
     return Table(escape_controls(title), ("", ""), rows)

@@ -6,13 +6,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
 from gateway.cli.perform import Force, NoWait, in_session, perform
 from gateway.cli.periods import PERIOD_COLUMNS, Expires, NotBefore, has_period, parse_period, period_cells
-from gateway.cli.remote import find_gateway, grant_view, show_made
+from gateway.cli.remote import Sent, find_gateway, grant_view, verify_tenant
 from gateway.directory.edits.grants import add_grants, remove_grants
 from gateway.model.errors import BadNameError
-from gateway.model.moments import when
 from gateway.model.names import parse_group_name, parse_package_id, parse_pattern, parse_tenant_id
 from gateway.operations.listings import list_grants
 from gateway.terminal.console import AsJson, Table, show
@@ -46,25 +46,11 @@ def add(
 
     Adding a grant again with other times moves them; without --expires it has no end.
     """
-    if (gateway := find_gateway()) is not None:
-        asked = parse_period(expires, not_before)
-        body = {
-            "tenant": parse_tenant_id(tenant),
-            "packages": list(packages or ()),
-            "actions": list(actions or ["read"]),
-            "not_before": None if asked.not_before is None else when(asked.not_before),
-            "expires_at": None if asked.expires_at is None else when(asked.expires_at),
-        }
-        targets = [("model", str(parse_pattern(one))) for one in models or ()]
-        targets += [("group", str(parse_group_name(one))) for one in groups or ()]
-        for kind, target in targets:
-            made = gateway.change("POST", "/grants", {**body, kind: target}, wait=not no_wait)
-            show_made(made, no_wait=no_wait, as_json=as_json, named="grant", tenant=tenant)
-        return
     named = tenant, models, groups, packages, actions or ["read"]
     asked = parse_period(expires, not_before)
     edit = partial(add_grants, not_before=asked.not_before, expires_at=asked.expires_at, now=asked.now)
-    _perform("grants.add", edit, *named, *asked.said, no_wait=no_wait, as_json=as_json)
+    through = Sent("POST", "/grants", asked.told)
+    _perform("grants.add", edit, *named, through, *asked.said, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("remove")
@@ -80,7 +66,8 @@ def remove(
 ) -> None:
     """Take grants on exactly these models and groups away."""
     named = tenant, models, groups, packages, actions
-    _perform("grants.remove", partial(remove_grants, force=force), *named, no_wait=no_wait, as_json=as_json)
+    edit, through = partial(remove_grants, force=force), Sent("POST", "/grants/remove", {}, force)
+    _perform("grants.remove", edit, *named, through, no_wait=no_wait, as_json=as_json)
 
 
 def _perform(
@@ -91,6 +78,7 @@ def _perform(
     groups: Sequence[str] | None,
     packages: Sequence[str] | None,
     actions: Sequence[str] | None,
+    through: Sent,
     *said: str,
     no_wait: bool,
     as_json: bool,
@@ -103,6 +91,14 @@ def _perform(
     if not patterns and not named:
         raise BadNameError("name at least one model, prefix or group: --models or --groups")
     limits = {"packages": narrowed, "actions": actions}
+    body = {
+        **(through.body or {}),
+        "tenant": tenant_id,
+        "models": patterns,
+        "groups": named,
+        "packages": narrowed,
+        "actions": list(actions or ()),
+    }
     perform(
         action,
         partial(
@@ -113,6 +109,7 @@ def _perform(
             **{name: limit for name, limit in limits.items() if limit},
         ),
         {"tenant": tenant_id},
+        replace(through, body=body),
         no_wait=no_wait,
         as_json=as_json,
         tenant=tenant_id,
@@ -134,6 +131,8 @@ def list_(
     """List grants."""
     only = parse_tenant_id(tenant) if tenant else None
     if (gateway := find_gateway()) is not None:
+        if only is not None:
+            verify_tenant(gateway, only)
         grants = [*map(grant_view, gateway.each("/grants", **({} if only is None else {"tenant": only})))]
     else:
         grants = in_session(lambda session: list_grants(session, only))

@@ -51,7 +51,7 @@ COMMANDS = {
         "Models: own, disown, move, publish, unpublish, alias, unalias, group, ungroup, list, show.",
     ),
     "grants": Entry("grants", "commands", "Grants: add, remove, list."),
-    "policy": Entry("policy", "commands", "Rules and policy documents: check, test, diff, apply."),
+    "policy": Entry("policy", "commands", "Rules and policy documents: check, test, diff, apply, show."),
     "directory": Entry("directory", "commands", "The facts as a whole: show, accept, group, export, import."),
     "explain": Entry(
         "explain",

@@ -24,7 +24,7 @@ from gateway.cli.perform import (
     perform,
     show_change,
 )
-from gateway.cli.remote import find_gateway, show_made
+from gateway.cli.remote import Sent, find_gateway, told_change
 from gateway.directory.edits import keys as edits
 from gateway.identity.new_keys import (
     MAX_OPAQUE_CHARACTERS,
@@ -34,6 +34,8 @@ from gateway.identity.new_keys import (
     parse_name,
     parse_networks,
     parse_scopes,
+    parse_sha256,
+    sha256_of_adopted,
 )
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.admin_client import AdminClient
     from gateway.directory.edits.effect import Effect
-    from gateway.model.names import KeyId
+    from gateway.model.names import TenantId
     from gateway.operations.keys.found import FoundToken
     from gateway.operations.keys.revoking import Revocations, RevokedKey
     from gateway.operations.listings import KeyView
@@ -141,16 +143,18 @@ def create(
     """
     wishes = _Wishes(tenant, admin, name, expires, not_before, scopes, networks, decoy, role)
     if (gateway := find_gateway()) is not None:
-        _create_through(gateway, wishes, no_wait=no_wait, as_json=as_json)
+        _create_through(gateway, wishes, {}, no_wait=no_wait, as_json=as_json)
         return
-    _show_new(
-        in_session(lambda session: create_key(session, wishes.order(session.clock.now()), wait=not no_wait)),
-        as_json=as_json,
+    made = in_session(
+        lambda session: create_key(session, wishes.order(session.clock.now()), wait=not no_wait)
     )
+    _show_made(made, as_json=as_json)
 
 
-def _create_through(gateway: AdminClient, wishes: _Wishes, *, no_wait: bool, as_json: bool) -> None:
-    """Create a key through a running gateway."""
+def _create_through(
+    gateway: AdminClient, wishes: _Wishes, more: dict[str, str], *, no_wait: bool, as_json: bool
+) -> None:
+    """Create or import a key through a running gateway."""
     order = wishes.order(SystemClock().now())
     body = {
         "tenant": order.tenant,
@@ -161,9 +165,10 @@ def _create_through(gateway: AdminClient, wishes: _Wishes, *, no_wait: bool, as_
         "not_before": when(order.not_before) if order.not_before is not None else None,
         "expires_at": when(order.expires_at) if order.expires_at is not None else None,
         "decoy": order.is_decoy,
+        **more,
     }
-    made = gateway.change("POST", "/keys", body, wait=not no_wait)
-    show_made(made, no_wait=no_wait, as_json=as_json)
+    told = gateway.change("POST", "/keys", body, wait=not no_wait)
+    _show_told(told, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("import")
@@ -187,6 +192,11 @@ def import_(
         raise BadNameError("say where the key comes from: --sha256 HEX or --stdin")
     wishes = _Wishes(tenant, False, name, expires, not_before, scopes, networks)
     raw_key = sys.stdin.readline().rstrip("\r\n") if stdin else None
+    if (gateway := find_gateway()) is not None:
+        # The key itself stays on this machine: its SHA-256 is what is sent.
+        digest = parse_sha256(sha256 or "") if raw_key is None else sha256_of_adopted(raw_key)
+        _create_through(gateway, wishes, {"sha256": digest}, no_wait=no_wait, as_json=as_json)
+        return
 
     async def work(session: OperatorSession) -> Made:
         order = wishes.order(session.clock.now())
@@ -196,7 +206,7 @@ def import_(
             new = import_key(order, sha256_hex=sha256 or "", peppers=session.peppers)
         return await add_key(session, "keys.import", edits.import_key, new, raw_key, wait=not no_wait)
 
-    _show_new(in_session(work), as_json=as_json)
+    _show_made(in_session(work), as_json=as_json)
 
 
 @commands.command("revoke")
@@ -232,37 +242,13 @@ def revoke(
     if dry_run and found is None:
         raise BadNameError("--dry-run is for --found: without it there is nothing to find out")
     why, wait = parse_reason(reason), not no_wait
-    if (gateway := find_gateway()) is not None:
-        if key_id is not None:
-            path = f"/keys/{parse_key_id(key_id)}/revoke"
-            gone = gateway.change("POST", path, {"reason": why}, wait=wait)
-            show_made(gone, no_wait=no_wait, as_json=as_json)
-            return
-        if tenant is not None:
-            done = remote_keys.revoke_of_tenant(gateway, parse_tenant_id(tenant), why, wait=wait)
-        else:
-            tokens = parse_found(_read_found(found or ""))
-            reason = why or FOUND_REASON
-            done = remote_keys.revoke_found(gateway, tokens, reason, wait=wait, is_dry=dry_run)
-        document = {
-            "revoked": done.keys,
-            "generation": done.generation,
-            "sure": done.is_sure,
-            "found": done.found,
-        }
-        show(
-            document,
-            _shown_revocations(done.keys, done.found),
-            as_json=as_json,
-            is_yes=done.is_sure or no_wait,
-        )
-        return
     if key_id is not None:
         parsed = parse_key_id(key_id)
         perform(
             "keys.revoke",
             partial(edits.revoke_key, key_id=parsed, now=SystemClock().now(), reason=why),
             {"key_id": parsed},
+            Sent("POST", f"/keys/{parsed}/revoke", {"reason": why}),
             no_wait=no_wait,
             as_json=as_json,
             key_id=parsed,
@@ -270,15 +256,23 @@ def revoke(
         )
         return
     if tenant is not None:
-        whose = parse_tenant_id(tenant)
-        made = in_session(lambda session: revoke_of_tenant(session, whose, reason=why, wait=wait))
+        made = _revoke_of_tenant(parse_tenant_id(tenant), why, wait=wait)
     else:
         tokens = parse_found(_read_found(found or ""))
-        why = why or FOUND_REASON
-        made = in_session(
-            lambda session: revoke_found(session, tokens, reason=why, wait=wait, is_dry=dry_run)
-        )
+        made = _revoke_found(tokens, why or FOUND_REASON, wait=wait, is_dry=dry_run)
     _show_revocations(made, as_json=as_json)
+
+
+def _revoke_of_tenant(tenant: TenantId, why: str, *, wait: bool) -> Revocations:
+    if (gateway := find_gateway()) is not None:
+        return remote_keys.revoke_of_tenant(gateway, tenant, why, wait=wait)
+    return in_session(lambda session: revoke_of_tenant(session, tenant, reason=why, wait=wait))
+
+
+def _revoke_found(tokens: Sequence[str], why: str, *, wait: bool, is_dry: bool) -> Revocations:
+    if (gateway := find_gateway()) is not None:
+        return remote_keys.revoke_found(gateway, tokens, why, wait=wait, is_dry=is_dry)
+    return in_session(lambda session: revoke_found(session, tokens, reason=why, wait=wait, is_dry=is_dry))
 
 
 @commands.command("rotate")
@@ -301,8 +295,9 @@ def rotate(
     if (gateway := find_gateway()) is not None:
         ends = parse_moment(expires, SystemClock().now()) if expires else None
         body = {"overlap_seconds": overlap_seconds, "expires_at": None if ends is None else when(ends)}
-        made = gateway.change("POST", f"/keys/{parsed}/rotate", body, wait=not no_wait)
-        show_made(made, no_wait=no_wait, as_json=as_json, replaces=parsed)
+        told = gateway.change("POST", f"/keys/{parsed}/rotate", body, wait=not no_wait)
+        ended = {"replaces": parsed, "old_ends_at": told["old_ends_at"]}
+        _show_told(told, no_wait=no_wait, as_json=as_json, ends=ended)
         return
 
     async def work(session: OperatorSession) -> Made:
@@ -311,7 +306,8 @@ def rotate(
             session, parsed, overlap_seconds=overlap_seconds, expires_at=ends_at, wait=not no_wait
         )
 
-    _show_new(in_session(work), as_json=as_json, replaces=parsed)
+    made = in_session(work)
+    _show_made(made, as_json=as_json, ends={"replaces": parsed, "old_ends_at": when(made.old_ends_at)})
 
 
 @commands.command("rotations")
@@ -321,7 +317,10 @@ def rotations(tenant: OfTenant = None, as_json: AsJson = False) -> None:
     Example: cachegate keys rotations --tenant acme
     """
     only = parse_tenant_id(tenant) if tenant else None
-    found = in_session(lambda session: list_rotations(session, only))
+    if (gateway := find_gateway()) is not None:
+        found = remote_keys.list_rotations(gateway, only)
+    else:
+        found = in_session(lambda session: list_rotations(session, only))
     rows = (
         (one.old, one.new, one.tenant or "(admin)", one.ends_at, one.old_last_used_at, one.new_last_used_at)
         for one in found
@@ -384,8 +383,8 @@ def change(
         patch |= {"expires_at": None if ends is None else when(ends)} if expires or no_expiry else {}
         if not patch:
             raise BadNameError(NOTHING_TO_CHANGE)
-        done = gateway.change("PATCH", f"/keys/{parsed}", patch, wait=not no_wait)
-        show_made(done, no_wait=no_wait, as_json=as_json)
+        told = gateway.change("PATCH", f"/keys/{parsed}", patch, wait=not no_wait)
+        show_change(told_change(told, is_waited_for=not no_wait), {"key_id": parsed}, as_json=as_json)
         return
 
     async def work(session: OperatorSession) -> Done[Effect]:
@@ -470,6 +469,10 @@ def identify_(as_json: AsJson = False) -> None:
     Example: cachegate keys identify < found-token
     """
     token = sys.stdin.readline(MAX_OPAQUE_CHARACTERS + 2)
+    if (gateway := find_gateway()) is not None:
+        told = gateway.ask("/keys/identify", {"token": token.strip() or " "})
+        _show_key(remote.key_view(told), as_json=as_json)
+        return
 
     async def work(session: OperatorSession) -> KeyView:
         return await find_key(session, await identify(session, token))
@@ -525,12 +528,12 @@ def _change(
 ) -> None:
     """Make a change that needs nothing but the key and the time."""
     parsed = parse_key_id(key_id)
-    if (gateway := find_gateway()) is not None:
-        done = gateway.change("POST", f"/keys/{parsed}/{verb}", None, wait=not no_wait)
-        show_made(done, no_wait=no_wait, as_json=as_json)
-        return
-    made = partial(edit, key_id=parsed, now=SystemClock().now())
-    perform(f"keys.{verb}", made, {"key_id": parsed}, no_wait=no_wait, as_json=as_json, key_id=parsed)
+    made, through = (
+        partial(edit, key_id=parsed, now=SystemClock().now()),
+        Sent("POST", f"/keys/{parsed}/{verb}"),
+    )
+    details = {"key_id": parsed}
+    perform(f"keys.{verb}", made, details, through, no_wait=no_wait, as_json=as_json, key_id=parsed)
 
 
 def _read_found(path: str) -> bytes:
@@ -585,26 +588,41 @@ def _text(value: object) -> object:
     return " ".join(value) or "-" if isinstance(value, list | tuple) else value
 
 
-def _show_new(made: Made, *, as_json: bool, replaces: KeyId | None = None) -> None:
+def _show_made(made: Made, *, as_json: bool, ends: dict[str, str | None] | None = None) -> None:
+    """Show a new key that was made on the state folder."""
+    new = made.new
+    view = key_view(new.key, new.key.created_at, None)
+    _show_new(view, made.done, new.token, ends or {}, as_json=as_json)
+
+
+def _show_told(
+    told: dict[str, Any], *, no_wait: bool, as_json: bool, ends: dict[str, str | None] | None = None
+) -> None:
+    """Show a new key that a gateway made."""
+    done = told_change(told, is_waited_for=not no_wait)
+    _show_new(remote.key_view(told["key"]), done, told["token"], ends or {}, as_json=as_json)
+
+
+def _show_new(
+    view: KeyView, done: Done[Effect], token: str | None, ends: dict[str, str | None], *, as_json: bool
+) -> None:
     """Show a new key. The token goes to standard output alone, so that a pipe gets it."""
-    new, done = made.new, made.done
-    ends = {} if replaces is None else {"replaces": replaces, "old_ends_at": when(made.old_ends_at)}
     document = {
-        **asdict(key_view(new.key, new.key.created_at, None)),
+        **asdict(view),
         "generation": done.generation,
         "changed": done.result.is_changed,
         "messages": done.result.sentences,
         **barrier_document(done.barrier),
         **ends,
-        **({} if new.token is None else {"token": new.token}),
+        **({} if token is None else {"token": token}),
     }
 
     def shown() -> Iterator[Note | Line]:
         yield from map(Note, done.result.sentences)
         yield from barrier_notes(done.barrier)
-        if new.token is not None:
+        if token is not None:
             yield Note("This is the key. It is shown once and stored nowhere:", "bold")
-            yield Line(new.token)
+            yield Line(token)
 
-    with nullcontext() if new.token is None else showing_key(new.key.key_id):
+    with nullcontext() if token is None else showing_key(view.key_id):
         show(document, shown(), as_json=as_json, is_yes=is_sure(done.barrier))

@@ -10,6 +10,7 @@ Logs go to standard error in every command: standard output holds data only, and
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from contextlib import suppress
@@ -22,6 +23,7 @@ from typer.main import get_command
 
 from gateway.cli.application import app, new_application
 from gateway.cli.index import COMMANDS, register, register_lines
+from gateway.cli.local_commands import say_where
 from gateway.configuration.completion import completed_words
 from gateway.model.errors import BadNameError, Conflict, Misconfigured, Refusal, Unavailable
 from gateway.terminal.console import OutputError, print_mistake
@@ -46,8 +48,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 -- the table of exit statuses, one line each
     """Run one command; returns the exit status."""
     try:
-        parser = _parser(_wanted(arguments or completed_words()))
+        try:
+            parser = _parser(_wanted(arguments or completed_words()))
+        finally:
+            gc.enable()  # off while a command is imported (`entry.py`)
         _configure_logs()
+        say_where(arguments)
         result = parser(spread(arguments), prog_name="cachegate", standalone_mode=False)
     except TyperException as error:
         return _usage(error)

@@ -6,9 +6,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
+from gateway.cli import remote_models
 from gateway.cli.perform import Force, NoWait, in_session, perform
 from gateway.cli.periods import PERIOD_COLUMNS, Expires, NotBefore, has_period, parse_period, period_cells
+from gateway.cli.remote import Sent, find_gateway
 from gateway.directory.edits import models as edits
 from gateway.model.names import parse_group_name, parse_model_id, parse_pattern, parse_tenant_id
 from gateway.operations.listings import find_model, list_models
@@ -46,7 +49,10 @@ def _of_owner(name: str, edit: Callable[..., Awaitable[Effect]], text: str) -> N
     ) -> None:
         owner = parse_tenant_id(tenant)
         edit_theirs = partial(edit, tenant_id=owner, force=force)
-        _perform(f"models.{name}", edit_theirs, patterns, tenant=owner, no_wait=no_wait, as_json=as_json)
+        through = Sent("POST", f"/model-rules/{name}", {"tenant": owner}, force)
+        _perform(
+            f"models.{name}", edit_theirs, patterns, through, tenant=owner, no_wait=no_wait, as_json=as_json
+        )
 
 
 def _of_visibility(name: str, edit: Callable[..., Awaitable[Effect]], text: str) -> None:
@@ -56,10 +62,12 @@ def _of_visibility(name: str, edit: Callable[..., Awaitable[Effect]], text: str)
     def command(
         patterns: Patterns, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
     ) -> None:
-        _perform(f"models.{name}", partial(edit, force=force), patterns, no_wait=no_wait, as_json=as_json)
+        through = Sent("POST", f"/model-rules/{name}", {}, force)
+        edit_them = partial(edit, force=force)
+        _perform(f"models.{name}", edit_them, patterns, through, no_wait=no_wait, as_json=as_json)
 
 
-def _of_group(name: str, edit: Callable[..., Awaitable[Effect]], text: str) -> None:
+def _of_group(name: str, verb: str, edit: Callable[..., Awaitable[Effect]], text: str) -> None:
     """Register a command that changes what is in a group."""
 
     @commands.command(name, help=text)
@@ -72,13 +80,16 @@ def _of_group(name: str, edit: Callable[..., Awaitable[Effect]], text: str) -> N
     ) -> None:
         parsed = parse_group_name(group)
         edit_it = partial(edit, group=parsed, force=force)
-        _perform(f"models.{name}", edit_it, patterns, f"group {parsed}", no_wait=no_wait, as_json=as_json)
+        through = Sent("POST", f"/groups/{parsed}/{verb}", {}, force)
+        said = f"group {parsed}"
+        _perform(f"models.{name}", edit_it, patterns, through, said, no_wait=no_wait, as_json=as_json)
 
 
 def _perform(
     action: str,
     edit: Callable[..., Awaitable[Effect]],
     patterns: list[str],
+    through: Sent,
     *subject: str,
     no_wait: bool,
     as_json: bool,
@@ -89,6 +100,7 @@ def _perform(
         action,
         partial(edit, patterns=parsed),
         {"patterns": parsed},
+        replace(through, body={**(through.body or {}), "patterns": parsed}),
         no_wait=no_wait,
         as_json=as_json,
         tenant=tenant,
@@ -103,8 +115,8 @@ _of_owner(
 )
 _of_owner("disown", edits.disown, "Take models from their owner.")
 _of_visibility("unpublish", edits.unpublish, "Make models private.")
-_of_group("group", edits.add_to_group, "Put models into a group, which grants can name.")
-_of_group("ungroup", edits.remove_from_group, "Take models out of a group.")
+_of_group("group", "add", edits.add_to_group, "Put models into a group, which grants can name.")
+_of_group("ungroup", "remove", edits.remove_from_group, "Take models out of a group.")
 
 
 @commands.command("publish")
@@ -128,7 +140,8 @@ def publish(
         now=asked.now,
         force=force,
     )
-    _perform("models.publish", edit, patterns, *asked.said, no_wait=no_wait, as_json=as_json)
+    through = Sent("POST", "/model-rules/publish", asked.told, force)
+    _perform("models.publish", edit, patterns, through, *asked.said, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("move")
@@ -147,7 +160,10 @@ def move(
     named = patterns or []
     edit = partial(edits.move, from_tenant=from_tenant, to_tenant=to_tenant, force=force)
     subject = (f"from {from_tenant}", f"to {to_tenant}", *(() if named else ("all that it owns",)))
-    _perform("models.move", edit, named, *subject, no_wait=no_wait, as_json=as_json, tenant=to_tenant)
+    through = Sent("POST", "/model-rules/move", {"from_tenant": from_tenant, "to_tenant": to_tenant}, force)
+    _perform(
+        "models.move", edit, named, through, *subject, no_wait=no_wait, as_json=as_json, tenant=to_tenant
+    )
 
 
 @commands.command("alias")
@@ -164,6 +180,7 @@ def alias(
         "models.alias",
         partial(edits.add_alias, alias=name, canonical=canonical, force=force),
         {"alias": name, "model": canonical},
+        Sent("POST", "/aliases", {"alias": name, "model": canonical}, force),
         no_wait=no_wait,
         as_json=as_json,
         subject=(name, canonical),
@@ -175,13 +192,16 @@ def unalias(alias: Alias, force: Force = False, no_wait: NoWait = False, as_json
     """Take a model's other name away."""
     name = parse_model_id(alias)
     edit = partial(edits.remove_alias, alias=name, force=force)
-    perform("models.unalias", edit, {"alias": name}, no_wait=no_wait, as_json=as_json, subject=(name,))
+    through = Sent("DELETE", "/aliases", force=force, query={"alias": name})
+    details = {"alias": name}
+    perform("models.unalias", edit, details, through, no_wait=no_wait, as_json=as_json, subject=(name,))
 
 
 @commands.command("list")
 def list_(as_json: AsJson = False) -> None:
     """List who owns what, and the models on disk."""
-    found = in_session(list_models)
+    gateway = find_gateway()
+    found = in_session(list_models) if gateway is None else remote_models.list_models(gateway)
     show(found, _shown_models(found), as_json=as_json)
 
 
@@ -189,7 +209,10 @@ def list_(as_json: AsJson = False) -> None:
 def show_(model: Annotated[str, typer.Argument(metavar="ID")], as_json: AsJson = False) -> None:
     """Show one model: its owner and visibility, who may read it, its packages and files on disk."""
     asked = parse_model_id(model)
-    found = in_session(lambda session: find_model(session, asked))
+    if (gateway := find_gateway()) is not None:
+        found = remote_models.find_model(gateway, asked)
+    else:
+        found = in_session(lambda session: find_model(session, asked))
     notes = [] if found.known else [Note(_unknown(found), "red")]
     show(found, _shown_model(found), as_json=as_json, notes=notes, is_yes=found.known)
 

@@ -7,12 +7,11 @@ same; exit status 1 keeps a script from treating it as done.
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from gateway.cli.remote import find_gateway, why_local
+from gateway.cli.remote import Sent, find_gateway, told_change
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import UnknownName
 from gateway.operations.known_names import find_nearest, with_nearest
@@ -37,8 +36,6 @@ Force = Annotated[bool, typer.Option("--force", help="Also change what the polic
 
 def in_session(work: Callable[[OperatorSession], Awaitable[T]]) -> T:
     """Open a session with the settings, run `work` in it, close it."""
-    if find_gateway() is not None:
-        say(why_local(" ".join(sys.argv[1:3])), style="yellow")
 
     async def run() -> T:
         async with open_session(load_settings()) as session:
@@ -59,6 +56,7 @@ def perform(
     action: str,
     edit: Callable[[Changes], Awaitable[Effect]],
     details: Mapping[str, Any],
+    through: Sent,
     *,
     no_wait: bool,
     as_json: bool,
@@ -66,12 +64,18 @@ def perform(
     key_id: str | None = None,
     subject: tuple[str, ...] = (),
 ) -> None:
-    """Make one change, and show it; `details` say to scripts of what."""
-    done = in_session(
-        lambda session: session.perform(
-            action, edit, tenant=tenant, key_id=key_id, subject=subject, wait=not no_wait
+    """Make one change, and show it; `details` say to scripts of what.
+
+    `through` is the same change as a running gateway is asked for it, where commands go through one.
+    """
+    if (gateway := find_gateway()) is not None:
+        done = told_change(through.by(gateway, wait=not no_wait), is_waited_for=not no_wait)
+    else:
+        done = in_session(
+            lambda session: session.perform(
+                action, edit, tenant=tenant, key_id=key_id, subject=subject, wait=not no_wait
+            )
         )
-    )
     show_change(done, details, as_json=as_json)
 
 

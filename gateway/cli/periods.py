@@ -9,7 +9,9 @@ import msgspec
 import typer
 
 from gateway.adapters.clock import SystemClock
+from gateway.directory.edits.periods import verify_period
 from gateway.identity.times import parse_moment
+from gateway.model.moments import when
 from gateway.model.periods import moment_text, state_text
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ class AskedPeriod(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None
 
     @property
+    def told(self) -> dict[str, str | None]:
+        """The times, as a gateway is told them."""
+        return {"not_before": when(self.not_before), "expires_at": when(self.expires_at)}
+
+    @property
     def said(self) -> tuple[str, ...]:
         """The times as text."""
         times = (("from", self.not_before), ("until", self.expires_at))
@@ -38,13 +45,15 @@ class AskedPeriod(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_period(expires: str | None, not_before: str | None) -> AskedPeriod:
-    """Parse both options, to the second; a duration counts from now."""
+    """Parse both options, to the second; a duration counts from now. Raises `Conflict` for no period."""
     now = SystemClock().now()
-    return AskedPeriod(
+    asked = AskedPeriod(
         now=now,
         not_before=None if not_before is None else float(math.ceil(parse_moment(not_before, now))),
         expires_at=None if expires is None else float(math.floor(parse_moment(expires, now))),
     )
+    verify_period(asked.not_before, asked.expires_at, now)
+    return asked
 
 
 PERIOD_COLUMNS = ("state", "from", "until")

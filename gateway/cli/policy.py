@@ -1,4 +1,4 @@
-"""`cachegate policy`: check the policy folder, see what it would change, apply it."""
+"""`cachegate policy`: check the policy folder, see what it would change, apply it; show what is in force."""
 
 from __future__ import annotations
 
@@ -6,33 +6,40 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import typer
 
+from gateway.cli import remote_policy
 from gateway.cli.distrust import Warnings
 from gateway.cli.perform import NoWait, barrier_document, barrier_notes, in_session, is_sure
+from gateway.cli.remote import find_gateway, told_change
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
 from gateway.model.trusted_files import refuse
 from gateway.operations.policy_folder import (
     apply_folder,
     check_folder,
+    find_policy,
     load_folder,
     plan_folder,
     recorded_plan,
+    rules_document,
 )
 from gateway.terminal.console import AsJson, Note, Table, say, show
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
+    from gateway.adapters.admin_client import AdminClient
     from gateway.directory.documents.plan import DocumentPlan
-    from gateway.model.rule_changes import RulePlace, RuleSetChanges
     from gateway.model.trusted_files import Distrusted
     from gateway.operations.policy_folder import FolderCheck, PolicyFolder
     from gateway.operations.session import OperatorSession
     from gateway.registrar import Done
 
-commands = typer.Typer(help="Rules and policy documents: check, test, diff, apply.", no_args_is_help=True)
+commands = typer.Typer(
+    help="Rules and policy documents: check, test, diff, apply, show.", no_args_is_help=True
+)
 
 Folder = Annotated[
     Path | None, typer.Argument(metavar="DIR", help="The policy folder; CACHEGATE_POLICIES if none is given.")
@@ -78,8 +85,8 @@ def run_tests(folder: Folder = None, as_json: AsJson = False) -> None:
 @commands.command("diff")
 def diff(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show what applying the folder would change. Exit status 1 when there is something."""
-    read = _load(folder)
-    plan, _ = _plan(read)
+    path, read = _load(folder)
+    plan = _plan(path, read)
     _say_untested(read)
     _show_plan(plan, as_json=as_json, is_yes=plan.is_empty)
 
@@ -95,8 +102,8 @@ def apply(
     """Show the difference, ask, and apply it as one transaction. Applying twice changes nothing."""
     if as_json and not yes and not dry_run:
         raise Misconfigured("policy apply", "--json asks nobody; say --yes, or --dry-run to look only")
-    read = _load(folder)  # once: what is shown is what is applied, whatever happens to the files
-    plan, now = _plan(read)
+    path, read = _load(folder)  # once: what is shown is what is applied, whatever happens to the files
+    plan = _plan(path, read)
     _say_untested(read)
     if dry_run or plan.is_empty or plan.conflicts:
         _show_plan(plan, as_json=as_json, is_yes=not plan.conflicts)
@@ -110,26 +117,85 @@ def apply(
         if not typer.confirm("Apply this?", err=True):
             raise typer.Exit(1)
 
-    async def work(session: OperatorSession) -> Done[DocumentPlan]:
-        return await session.perform(
-            "policy.apply",
-            lambda changes: apply_folder(changes, read, now, confirmed=plan),
-            subject=recorded_plan(read, plan),
-            wait=not no_wait,
-        )
-
-    done = in_session(work)
-    _show_plan(done.result, as_json=as_json, done=done, is_yes=is_sure(done.barrier))
+    applied, done = plan.apply(wait=not no_wait)
+    _show_plan(applied, as_json=as_json, done=done, is_yes=is_sure(done.barrier))
 
 
-def _plan(folder: PolicyFolder) -> tuple[DocumentPlan, float]:
-    """What applying the folder would change, and as of when."""
+@commands.command("show")
+def show_(as_json: AsJson = False) -> None:
+    """Show the rules in force: their digest, where they come from, their files. With --json: their texts."""
+    if (gateway := find_gateway()) is not None:
+        found = remote_policy.find_policy(gateway)
+    else:
+        found = in_session(find_policy)
+    rows = [
+        ("digest", found.digest),
+        ("source", found.source),
+        ("schema", f"{len(found.schema.splitlines())} lines"),
+        ("files", "\n".join(f"{one.file}: {len(one.text.splitlines())} lines" for one in found.policies)),
+    ]
+    show(found, [Table("Rules in force", ("", ""), rows)], as_json=as_json)
 
+
+class _Planned(msgspec.Struct, frozen=True, kw_only=True):
+    """A plan as it is shown, and the way to make it true: on the state folder, or through a gateway."""
+
+    lines: Sequence[str]
+    conflicts: Sequence[str]
+    rules: dict[str, Any] | None
+    apply: Callable[..., tuple[_Planned, Done[Any]]]
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.lines and not self.conflicts
+
+
+def _plan(path: Path, folder: PolicyFolder) -> _Planned:
+    """What applying the folder would change."""
+    gateway = find_gateway()
+    return _planned_here(folder) if gateway is None else _planned_there(gateway, path, folder)
+
+
+def _planned_here(folder: PolicyFolder) -> _Planned:
     async def work(session: OperatorSession) -> tuple[DocumentPlan, float]:
         now = session.clock.now()
         return await plan_folder(folder, session.listing, now), now
 
-    return in_session(work)
+    plan, now = in_session(work)
+
+    def apply_here(*, wait: bool) -> tuple[_Planned, Done[Any]]:
+        done = in_session(
+            lambda session: session.perform(
+                "policy.apply",
+                lambda changes: apply_folder(changes, folder, now, confirmed=plan),
+                subject=recorded_plan(folder, plan),
+                wait=wait,
+            )
+        )
+        return _shown_by(done.result, apply_here), done
+
+    return _shown_by(plan, apply_here)
+
+
+def _shown_by(plan: DocumentPlan, apply: Callable[..., tuple[_Planned, Done[Any]]]) -> _Planned:
+    rules = None if plan.rules is None else rules_document(plan.rules)
+    return _Planned(lines=plan.lines, conflicts=plan.conflicts, rules=rules, apply=apply)
+
+
+def _planned_there(gateway: AdminClient, path: Path, folder: PolicyFolder) -> _Planned:
+    sent = remote_policy.folder_document(path, folder.policy_set)
+    told = gateway.ask("/policy/plan", sent)
+
+    def apply_there(*, wait: bool) -> tuple[_Planned, Done[Any]]:
+        changed = gateway.change("POST", "/policy/apply", {**sent, "confirmed": told["digest"]}, wait=wait)
+        return shown_by(changed["plan"]), told_change(changed, is_waited_for=wait)
+
+    def shown_by(plan: dict[str, Any]) -> _Planned:
+        return _Planned(
+            lines=plan["changes"], conflicts=plan["conflicts"], rules=plan["rules"], apply=apply_there
+        )
+
+    return shown_by(told)
 
 
 def _say_untested(folder: PolicyFolder) -> None:
@@ -137,9 +203,9 @@ def _say_untested(folder: PolicyFolder) -> None:
         say("The folder has no tests/, so none of its rules is tested; `policy check` fails.", "yellow")
 
 
-def _load(given: Path | None) -> PolicyFolder:
+def _load(given: Path | None) -> tuple[Path, PolicyFolder]:
     path, private_issuers = _folder(given)
-    return load_folder(path, private_issuers=private_issuers)
+    return path, load_folder(path, private_issuers=private_issuers)
 
 
 def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refuse) -> tuple[Path, bool]:
@@ -148,14 +214,12 @@ def _folder(given: Path | None, on_distrust: Callable[[Distrusted], None] = refu
     return settings.policies if given is None else given.absolute(), settings.private_issuers
 
 
-def _show_plan(
-    plan: DocumentPlan, *, as_json: bool, done: Done[DocumentPlan] | None = None, is_yes: bool = True
-) -> None:
+def _show_plan(plan: _Planned, *, as_json: bool, done: Done[Any] | None = None, is_yes: bool = True) -> None:
     """Show a plan; with `done`, its result."""
     document = {
         "changes": plan.lines,
         "conflicts": plan.conflicts,
-        "rules": None if plan.rules is None else _rules_document(plan.rules),
+        "rules": plan.rules,
         "applied": done is not None,
         "generation": done.generation if done else None,
         **barrier_document(done.barrier if done else None),
@@ -163,7 +227,7 @@ def _show_plan(
     show(document, _shown_plan(plan, done), as_json=as_json, is_yes=is_yes)
 
 
-def _shown_plan(plan: DocumentPlan, done: Done[DocumentPlan] | None) -> Iterator[Note]:
+def _shown_plan(plan: _Planned, done: Done[Any] | None) -> Iterator[Note]:
     colours = {"+": "green", "-": "red", "~": "yellow"}
     for line in plan.lines:
         yield Note(line, colours.get(line[:1], ""))
@@ -174,23 +238,6 @@ def _shown_plan(plan: DocumentPlan, done: Done[DocumentPlan] | None) -> Iterator
     elif done is not None:
         yield Note(f"Applied, generation {done.generation}.", "bold")
         yield from barrier_notes(done.barrier)
-
-
-def _rules_document(rules: RuleSetChanges) -> dict[str, Any]:
-    """How the rule sets differ, for scripts."""
-    return {
-        "new": [_place_document(rule) for rule in rules.new],
-        "gone": [_place_document(rule) for rule in rules.gone],
-        "changed": [
-            {**_place_document(pair.now), "was": _place_document(pair.was)} for pair in rules.changed
-        ],
-        "schema_changed": rules.is_schema_changed,
-        "compared": rules.is_known,
-    }
-
-
-def _place_document(rule: RulePlace) -> dict[str, Any]:
-    return {"id": rule.rule_id, "effect": rule.effect, "file": rule.file, "line": rule.line}
 
 
 def _shown_check(checked: FolderCheck, *, only_failed: bool) -> Iterator[Note | Table]:

@@ -6,40 +6,42 @@ shown as the command shows its own.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from gateway.barrier import BarrierReport
 from gateway.configuration.sources import load_gateway
-from gateway.identity.new_keys import KeyState
-from gateway.model.facts import KeyKind, Role, Scope
+from gateway.directory.edits.effect import Effect
+from gateway.model.errors import UnknownName
+from gateway.model.moments import at
 from gateway.model.periods import PeriodState
+from gateway.model.stores import Moment
+from gateway.operations.known_names import find_nearest, unknown_tenant
 from gateway.operations.listings import GrantView, KeyView, TenantView, state_of
-from gateway.terminal.console import Line, Note, show, showing_key
+from gateway.registrar import Done
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from gateway.adapters.admin_client import AdminClient
+    from gateway.model.names import TenantId
 
-LOCAL = "This command works on the state folder and the Redis of this machine, whatever CACHEGATE_URL says"
-WHY_LOCAL = {
-    "keys import": "the key of another system stays on this machine",
-    "keys identify": "a found token stays on this machine",
-    "keys rotations": "through the gateway, `keys list --state rotating` has the old keys",
-    "grants remove": "it takes parts of grants away; the gateway takes whole ones, by their ids",
-    "tenants": "the gateway changes what a tenant may by PATCH, for the state that you have seen",
-    "models": "it takes many patterns at once, with --force; the gateway takes a rule for each",
-    "bindings": "it tells by which rules of the policy folder a binding is in force",
-    "explain": "it looks at the cache of this machine",
-    "cache": "it looks at the cache of this machine",
-    "doctor": "it looks at this machine",
-    "policy": "it works on this machine's policy folder, whose cases are run before it is applied",
-    "audit": "the log is this machine's",
-    "tokens": "the keys that sign tokens are in the state folder, and no gateway gives them away",
-    "distrust": "it ends what this state folder's secrets have signed",
-    "directory": "it works on the server of the facts as a whole",
-}
-"""Why a command stays local, or a group of commands: the longest name that its own begins with counts."""
+
+class Sent(msgspec.Struct, frozen=True):
+    """A change, as a gateway is asked for it. With `force` it also changes what the policy folder says."""
+
+    method: str
+    path: str
+    body: dict[str, Any] | None = None
+    force: bool = False
+    query: dict[str, str] = {}
+
+    def by(self, gateway: AdminClient, *, wait: bool) -> dict[str, Any]:
+        """Ask for it; what it came to."""
+        query = {**self.query, **({"force": "true"} if self.force else {})}
+        return gateway.change(self.method, self.path, self.body, wait=wait, query=query)
 
 
 def find_gateway() -> AdminClient | None:
@@ -53,72 +55,59 @@ def find_gateway() -> AdminClient | None:
     return AdminClient(*named)
 
 
-def why_local(command: str) -> str:
-    """What is said of a command, named as it is typed after `cachegate`, that goes through no gateway."""
-    words = command.split()
-    names = (" ".join(words[:count]) for count in range(len(words), 0, -1))
-    why = next((WHY_LOCAL[name] for name in names if name in WHY_LOCAL), None)
-    return f"{LOCAL}." if why is None else f"{LOCAL}: {why}."
+def told_change(told: Mapping[str, Any], *, is_waited_for: bool = True) -> Done[Effect]:
+    """A change, as the gateway tells it, in the form that commands show."""
+    barrier = told_barrier(told["barrier"], told["generation"])
+    messages = told["messages"]
+    if barrier is not None and barrier.why:
+        messages = messages[:-1]  # why it is not sure is the last of them
+    missing = told["missing"]
+    effect = Effect(
+        is_changed=told["changed"],
+        sentences=tuple(messages),
+        missing=tuple(one["name"] for one in missing),
+        known=tuple(one["nearest"] for one in missing if one["nearest"] is not None),
+    )
+    return Done(effect, Moment(generation=told["generation"]), barrier if is_waited_for else None)
 
 
-def show_made(
-    changed: Mapping[str, Any],
-    *,
-    no_wait: bool,
-    as_json: bool,
-    named: str = "key_id",
-    **details: object,
-) -> None:
-    """Show what came of a change; `named` is how scripts know the id of what it is about.
+def told_barrier(told: Mapping[str, Any] | None, generation: int) -> BarrierReport | None:
+    """How a change came into force, as the gateway tells it."""
+    if told is None:
+        return None
+    return BarrierReport(
+        generation=generation,
+        workers=told["workers"],
+        acknowledged=told["acknowledged"],
+        milliseconds=told["milliseconds"],
+        is_sure=told["sure"],
+        sure_in_seconds=told["sure_in_seconds"],
+        held=told["held_by"],
+        servers=told["servers"],
+        why=told["why"],
+    )
 
-    A new key goes to standard output alone, so that a pipe gets it.
-    """
-    token = changed.get("token")
 
-    def shown() -> Iterator[Note | Line]:
-        yield from map(Note, changed["messages"])
-        if changed["sure"]:
-            yield Note(
-                f"True in all workers ({changed['workers']}) after {changed['milliseconds']:.1f} ms, "
-                f"generation {changed['generation']}."
-            )
-        else:
-            yield Note(f"Not sure before {changed['sure_at'] or 'it is said otherwise'}.", "bold yellow")
-        if token is not None:
-            yield Note("This is the key. It is shown once and stored nowhere:", "bold")
-            yield Line(token)
+def verify_tenant(gateway: AdminClient, tenant_id: TenantId) -> None:
+    """Raise `UnknownName` when there is no such tenant. One that still has keys counts as known."""
+    known = [one["id"] for one in gateway.each("/tenants")]
+    if tenant_id in known or any(True for _ in gateway.each("/keys", tenant=tenant_id)):
+        return
+    unknown, nearest = unknown_tenant(tenant_id), find_nearest(tenant_id, known)
+    if nearest is not None:
+        raise UnknownName("tenant", tenant_id, f"the nearest is {nearest}; {unknown.advice}")
+    raise unknown
 
-    told = {name: value for name, value in changed.items() if name not in {"id", "note", "replayed"}}
-    document = {named: changed["id"], **details, **told}
-    with nullcontext() if token is None else showing_key(str(changed["id"])):
-        show(document, shown(), as_json=as_json, is_yes=changed["sure"] or no_wait)
+
+def text_of(time: str | None) -> str | None:
+    """A time of the gateway, as commands show it: to the second."""
+    return None if time is None else at(datetime.fromisoformat(time).timestamp())
 
 
 def key_view(key: Mapping[str, Any]) -> KeyView:
-    """A key, as commands show it. The gateway does not tell under which pepper it is stored."""
-    return KeyView(
-        key_id=key["id"],
-        kind=KeyKind(key["kind"]),
-        tenant=key["tenant"],
-        tenant_record=key["tenant_record"],
-        name=key["name"],
-        state=KeyState(key["state"]),
-        role=None if key["role"] is None else Role(key["role"]),
-        scopes=[Scope(one) for one in key["scopes"]],
-        networks=tuple(key["networks"]),
-        created_at=key["created_at"],
-        not_before=key["not_before"],
-        expires_at=key["expires_at"],
-        revoked_at=key["revoked_at"],
-        revoked_for=key["revoked_for"],
-        disabled_at=key["disabled_at"],
-        replaces=key["replaces"],
-        replaced_by=key["replaced_by"],
-        last_used_at=key["last_used_at"],
-        last_used_network=key["last_used_network"],
-        pepper="-",
-        source=key["source"],
-    )
+    """A key, as commands show it."""
+    members = {**key, "key_id": key["id"], "created_at": text_of(key["created_at"])}
+    return msgspec.convert(members, type=KeyView)
 
 
 def tenant_view(tenant: Mapping[str, Any]) -> TenantView:

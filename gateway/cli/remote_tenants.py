@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from msgspec.structs import asdict, replace
 
-from gateway.barrier import BarrierReport
-from gateway.cli.remote import grant_view, tenant_view
+from gateway.cli.remote import grant_view, tenant_view, told_barrier, verify_tenant
 from gateway.operations.listings import TenantRecord, without_redis
 from gateway.operations.removal import LostGrants, OnDisk, RemovalPlan, RemovalView, Removed, Restored
 
@@ -22,6 +21,7 @@ DAY_SECONDS = 86_400.0
 
 def find_tenant(gateway: AdminClient, tenant_id: TenantId) -> TenantRecord:
     """One tenant, what it owns, what it was granted, its keys."""
+    verify_tenant(gateway, tenant_id)
     tenant = gateway.get(f"/tenants/{tenant_id}")
     owner = tenant["id"], tenant["record"]
     rules = gateway.each("/model-rules")
@@ -43,7 +43,8 @@ def plan_removal(gateway: AdminClient, tenant_id: TenantId, seconds: float) -> R
 def remove_tenant(gateway: AdminClient, tenant_id: TenantId, seconds: float) -> Removed:
     """Remove a tenant, or go on with its removal."""
     answer = _remove(gateway, tenant_id, seconds, is_dry=False)
-    done = {**answer["done"], "generation": answer["generation"], "barrier": _barrier(answer)}
+    barrier = told_barrier(answer["barrier"], answer["generation"])
+    done = {**answer["done"], "generation": answer["generation"], "barrier": barrier}
     return Removed(plan=_plan(answer["plan"]), **done)
 
 
@@ -52,7 +53,8 @@ def restore_tenant(gateway: AdminClient, tenant_id: TenantId, removal_id: str | 
     body = {"removal": removal_id}
     answer = gateway.change("POST", f"/tenants/{tenant_id}/restore", body, seconds=SECONDS)
     told = {name: answer[name] for name in ("removal_id", "facts", "left", "keys", "bindings", "generation")}
-    return Restored(tenant=tenant_id, record_id=answer["record"], barrier=_barrier(answer), **told)
+    barrier = told_barrier(answer["barrier"], answer["generation"])
+    return Restored(tenant=tenant_id, record_id=answer["record"], barrier=barrier, **told)
 
 
 def list_removed(gateway: AdminClient) -> list[RemovalView]:
@@ -64,7 +66,8 @@ def _remove(gateway: AdminClient, tenant_id: TenantId, seconds: float, *, is_dry
     days = str(seconds / DAY_SECONDS)
     path = f"/tenants/{tenant_id}/remove"
     asked = "true" if is_dry else "false"
-    return gateway.change("POST", path, None, seconds=SECONDS, restorable_days=days, dry_run=asked)
+    query = {"restorable_days": days, "dry_run": asked}
+    return gateway.change("POST", path, None, seconds=SECONDS, query=query)
 
 
 def _plan(told: dict[str, Any]) -> RemovalPlan:
@@ -74,16 +77,3 @@ def _plan(told: dict[str, Any]) -> RemovalPlan:
         "allows": tuple(told["allows"]),
     }
     return RemovalPlan(**{**told, **nested})
-
-
-def _barrier(answer: dict[str, Any]) -> BarrierReport:
-    """Whether a change is true everywhere, as the gateway says it; it does not tell of how many workers."""
-    return BarrierReport(
-        generation=answer["generation"],
-        workers=0,
-        acknowledged=0,
-        milliseconds=0.0,
-        is_sure=answer["sure"],
-        sure_in_seconds=None,
-        why=" ".join(answer["messages"]) or f"not before {answer['sure_at'] or 'it is said otherwise'}",
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.cli import remote_tenants, removal
 from gateway.cli.perform import Force, NoWait, in_session, perform
 from gateway.cli.periods import period_cells
-from gateway.cli.remote import find_gateway, show_made, tenant_view
+from gateway.cli.remote import Sent, find_gateway, tenant_view
 from gateway.directory.edits.tenants import (
     create_tenant,
     resume_tenant,
@@ -54,24 +54,16 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a tenant. It owns nothing and has no key yet."""
-    if (gateway := find_gateway()) is not None:
-        body = {"id": parse_tenant_id(tenant), "name": name or tenant}
-        made = gateway.change("POST", "/tenants", body, wait=not no_wait)
-        show_made(made, no_wait=no_wait, as_json=as_json, named="tenant")
-        return
     edit = partial(create_tenant, name=name or tenant, now=SystemClock().now())
-    _perform("tenants.create", tenant, edit, no_wait=no_wait, as_json=as_json)
+    through = Sent("POST", "/tenants", {"id": tenant, "name": name or tenant})
+    _perform("tenants.create", tenant, edit, through, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("suspend")
 def suspend(tenant: TenantArgument, no_wait: NoWait = False, as_json: AsJson = False) -> None:
     """Refuse all keys of a tenant, at once, whatever the policy folder says. Its facts stay."""
-    if (gateway := find_gateway()) is not None:
-        path = f"/tenants/{parse_tenant_id(tenant)}/suspend"
-        done = gateway.change("POST", path, None, wait=not no_wait)
-        show_made(done, no_wait=no_wait, as_json=as_json, named="tenant")
-        return
-    _perform("tenants.suspend", tenant, suspend_tenant, no_wait=no_wait, as_json=as_json)
+    through = Sent("POST", f"/tenants/{tenant}/suspend")
+    _perform("tenants.suspend", tenant, suspend_tenant, through, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("resume")
@@ -79,12 +71,9 @@ def resume(
     tenant: TenantArgument, force: Force = False, no_wait: NoWait = False, as_json: AsJson = False
 ) -> None:
     """Accept a suspended tenant's keys again."""
-    if (gateway := find_gateway()) is not None and not force:
-        path = f"/tenants/{parse_tenant_id(tenant)}/resume"
-        done = gateway.change("POST", path, None, wait=not no_wait)
-        show_made(done, no_wait=no_wait, as_json=as_json, named="tenant")
-        return
-    _perform("tenants.resume", tenant, partial(resume_tenant, force=force), no_wait=no_wait, as_json=as_json)
+    edit = partial(resume_tenant, force=force)
+    through = Sent("POST", f"/tenants/{tenant}/resume", force=force)
+    _perform("tenants.resume", tenant, edit, through, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("degraded")
@@ -102,7 +91,9 @@ def degraded(
     """
     seconds = 0.0 if mode == "closed" else parse_duration(mode)
     edit = partial(set_degraded, seconds=seconds, force=force)
-    _perform("tenants.degraded", tenant, edit, f"degraded {mode}", no_wait=no_wait, as_json=as_json)
+    through = _patch(tenant, {"degraded_seconds": seconds}, force=force)
+    said = f"degraded {mode}"
+    _perform("tenants.degraded", tenant, edit, through, said, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("image-hosts")
@@ -121,7 +112,8 @@ def image_hosts(
     wanted = () if hosts == ["none"] else tuple(map(parse_image_host, hosts))
     edit = partial(set_image_hosts, hosts=wanted, force=force)
     said = f"images from {' '.join(wanted) or 'nowhere'}"
-    _perform("tenants.image-hosts", tenant, edit, said, no_wait=no_wait, as_json=as_json)
+    through = _patch(tenant, {"image_hosts": wanted}, force=force)
+    _perform("tenants.image-hosts", tenant, edit, through, said, no_wait=no_wait, as_json=as_json)
 
 
 @commands.command("allow")
@@ -154,14 +146,21 @@ def _set_allows(
 ) -> None:
     if unknown := sorted(set(actions) - set(ALLOWABLE)):
         raise BadNameError(f"{unknown[0]!r} is not an action: expected one of {', '.join(ALLOWABLE)}")
-    edit = partial(set_allows, actions=actions, is_allowed=command == "tenants.allow", force=force)
-    _perform(command, tenant, edit, *sorted(set(actions)), no_wait=no_wait, as_json=as_json)
+    is_allowed = command == "tenants.allow"
+    edit = partial(set_allows, actions=actions, is_allowed=is_allowed, force=force)
+    through = _patch(tenant, {"allow" if is_allowed else "disallow": actions}, force=force)
+    _perform(command, tenant, edit, through, *sorted(set(actions)), no_wait=no_wait, as_json=as_json)
+
+
+def _patch(tenant: str, patch: dict[str, Any], *, force: bool) -> Sent:
+    return Sent("PATCH", f"/tenants/{tenant}", patch, force)
 
 
 def _perform(
     action: str,
     tenant: str,
     edit: Callable[..., Awaitable[Effect]],
+    through: Sent,
     *subject: str,
     no_wait: bool,
     as_json: bool,
@@ -172,6 +171,7 @@ def _perform(
         action,
         partial(edit, tenant_id=tenant_id),
         {"tenant": tenant_id},
+        through,
         no_wait=no_wait,
         as_json=as_json,
         tenant=tenant_id,

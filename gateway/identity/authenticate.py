@@ -238,6 +238,7 @@ def principal_of(key: Key, tenant: Tenant | None) -> Principal:
         image_hosts=tenant.image_hosts if tenant is not None else (),
         allows=tenant.allows if tenant is not None else (),
         is_of_platform=key.source == SOURCE_PLATFORM,
+        networks=key.networks,
     )
 
 

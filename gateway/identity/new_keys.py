@@ -109,13 +109,23 @@ def issue_key(order: KeyOrder, *, environment: str, peppers: Peppers) -> NewKey:
 
 def import_key(order: KeyOrder, *, sha256_hex: str, peppers: Peppers) -> NewKey:
     """A key of another system, of which only the SHA-256 is known."""
-    if not _SHA256_HEX.fullmatch(sha256_hex):
+    return _new_key(order, bytes.fromhex(parse_sha256(sha256_hex)), peppers)
+
+
+def parse_sha256(text: str) -> str:
+    """The SHA-256 of a key, in hex. Raises `BadNameError`."""
+    if not _SHA256_HEX.fullmatch(text):
         raise BadNameError("not a SHA-256: expected 64 lower-case hex digits")
-    return _new_key(order, bytes.fromhex(sha256_hex), peppers)
+    return text
 
 
 def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
     """A key of another system as it is, from standard input. No error message quotes it."""
+    return _new_key(order, bytes.fromhex(sha256_of_adopted(raw_key)), peppers)
+
+
+def sha256_of_adopted(raw_key: str) -> str:
+    """The SHA-256 of a key of another system, in hex. Raises `BadNameError`, which does not quote it."""
     if not may_be_key(raw_key):
         raise BadNameError(
             f"not a key: expected {MIN_OPAQUE_CHARACTERS} to {MAX_OPAQUE_CHARACTERS} visible ASCII "
@@ -127,7 +137,7 @@ def adopt_key(order: KeyOrder, *, raw_key: str, peppers: Peppers) -> NewKey:
         raise BadNameError("not a key: it starts with cg_, but its check digits do not agree") from error
     if Credential(raw_key).is_token:
         raise BadNameError(f"not a key: what starts with {TOKEN_MARK} is read as an access token")
-    return _new_key(order, sha256(raw_key.encode("ascii")).digest(), peppers)
+    return sha256(raw_key.encode("ascii")).hexdigest()
 
 
 def may_be_key(text: str) -> bool:

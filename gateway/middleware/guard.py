@@ -172,9 +172,8 @@ class ChokePoint:
         meter: Meter,
     ) -> None:
         """Read the form, which may contain the caller's key, then answer as any other request."""
-        if route.has_key_in_head and route.unwrap is not None:
-            action = route.unwrap(request)[1].action
-            declined = await self._guard.find_refusal_by_head(request, action)
+        if route.has_key_in_head:
+            declined = await self._guard.find_refusal_by_head(request, route)
             if declined is not None:
                 await self._decline(request, route, declined, meter.counting(send))
                 return

@@ -58,15 +58,24 @@ class Action(StrEnum):
     KEYS_REVOKE = "keys.revoke"
     KEYS_REVOKE_FOUND = "keys.revoke-found"
     KEYS_REPORT = "keys.report"
+    KEYS_ROTATIONS = "keys.rotations"
+    KEYS_IDENTIFY = "keys.identify"
     GRANTS_LIST = "grants.list"
     GRANTS_READ = "grants.read"
     GRANTS_CREATE = "grants.create"
     GRANTS_REMOVE = "grants.remove"
+    GRANTS_REMOVE_NAMED = "grants.remove-named"
+    MODELS_LIST = "models.list"
+    MODELS_READ = "models.read"
     MODEL_RULES_LIST = "model-rules.list"
     MODEL_RULES_READ = "model-rules.read"
     MODEL_RULES_CREATE = "model-rules.create"
     MODEL_RULES_CHANGE = "model-rules.change"
     MODEL_RULES_MOVE = "model-rules.move"
+    MODEL_RULES_OWN = "model-rules.own"
+    MODEL_RULES_DISOWN = "model-rules.disown"
+    MODEL_RULES_PUBLISH = "model-rules.publish"
+    MODEL_RULES_UNPUBLISH = "model-rules.unpublish"
     ALIASES_LIST = "aliases.list"
     ALIASES_CREATE = "aliases.create"
     ALIASES_REMOVE = "aliases.remove"
@@ -76,6 +85,8 @@ class Action(StrEnum):
     GROUPS_REMOVE = "groups.remove"
     POLICY_READ = "policy.read"
     POLICY_CHANGE = "policy.change"
+    POLICY_PLAN = "policy.plan"
+    POLICY_APPLY = "policy.apply"
     QUARANTINE_LIST = "quarantine.list"
     QUARANTINE_READ = "quarantine.read"
     QUARANTINE_RELEASE = "quarantine.release"
@@ -92,7 +103,8 @@ class Action(StrEnum):
 ADMINISTRATIVE_READS = frozenset(
     {
         *(Action.TENANTS_LIST, Action.TENANTS_READ, Action.KEYS_LIST, Action.KEYS_READ),
-        *(Action.KEYS_REPORT, Action.TENANTS_REMOVED),
+        *(Action.KEYS_REPORT, Action.KEYS_ROTATIONS, Action.KEYS_IDENTIFY, Action.TENANTS_REMOVED),
+        *(Action.MODELS_LIST, Action.MODELS_READ, Action.POLICY_PLAN),
         *(Action.GRANTS_LIST, Action.GRANTS_READ, Action.MODEL_RULES_LIST, Action.MODEL_RULES_READ),
         *(Action.ALIASES_LIST, Action.GROUPS_LIST, Action.GROUPS_READ, Action.POLICY_READ),
         *(Action.QUARANTINE_LIST, Action.QUARANTINE_READ, Action.ISSUERS_LIST, Action.ISSUERS_READ),
@@ -105,6 +117,8 @@ ADMINISTRATIVE_CHANGES = frozenset(
     {
         *(Action.TENANTS_CREATE, Action.TENANTS_CHANGE, Action.TENANTS_SUSPEND, Action.TENANTS_RESUME),
         *(Action.TENANTS_REMOVE, Action.TENANTS_RESTORE, Action.MODEL_RULES_MOVE),
+        *(Action.MODEL_RULES_OWN, Action.MODEL_RULES_DISOWN, Action.MODEL_RULES_PUBLISH),
+        *(Action.MODEL_RULES_UNPUBLISH, Action.GRANTS_REMOVE_NAMED, Action.POLICY_APPLY),
         *(Action.KEYS_CREATE, Action.KEYS_CHANGE, Action.KEYS_DISABLE, Action.KEYS_ENABLE),
         *(Action.KEYS_ROTATE, Action.KEYS_CLOSE, Action.KEYS_REVOKE, Action.KEYS_REVOKE_FOUND),
         *(Action.GRANTS_CREATE, Action.GRANTS_REMOVE, Action.MODEL_RULES_CREATE, Action.MODEL_RULES_CHANGE),
@@ -198,6 +212,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, cache_hash=True):
     issuer: str | None = None  # the outside issuer of its token; then `key_id` is that of a binding
     token_id: str | None = None  # the request had an access token of this key, with this id
     only: Pattern | None = None  # the token is narrowed to this model, or to all below this prefix
+    networks: tuple[str, ...] = ()  # that its key may be used from; none: from anywhere
 
     @property
     def whose(self) -> str | None:

@@ -15,11 +15,13 @@ A key of a tenant without a role administers nothing.
 from __future__ import annotations
 
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import msgspec
 
 from gateway.model.facts import KeyKind, Role, Scope
 
+Network = IPv4Network | IPv6Network
 DAY_SECONDS = 86_400.0
 
 CONTENT_SCOPES = frozenset({Scope.DISCOVER, Scope.READ, Scope.INFER})
@@ -92,6 +94,7 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
     role: Role | None  # None: a tenant's key that administers nothing
     scopes: frozenset[Scope]
     seconds: float | None
+    networks: tuple[str, ...] = ()  # none: from anywhere
 
 
 class Giver(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,13 +104,15 @@ class Giver(msgspec.Struct, frozen=True, kw_only=True):
     role: Role | None
     scopes: frozenset[Scope]
     is_token: bool
+    networks: tuple[str, ...] = ()  # that its key is bound to; none: to none
 
 
 def why_not_handed(giver: Giver, handed: Handed) -> tuple[str, str] | None:
     """Why this may not be handed out: the field that is too much, and a sentence; None where it may.
 
     A scope that administers is handed out only by who has it: a narrowed token gives no more than it has. A
-    token gives no role at all: it ends within minutes, and what it made would not.
+    token gives no role at all: it ends within minutes, and what it made would not. A key that is bound to
+    networks hands out none that may be used from elsewhere.
     """
     limits = None if giver.role is None else HANDS_OUT[giver.role]
     if limits is None or limits.whose is Whose.NOBODY:
@@ -120,10 +125,34 @@ def why_not_handed(giver: Giver, handed: Handed) -> tuple[str, str] | None:
     beyond = handed.scopes - limits.scopes | (handed.scopes & ADMINISTRATIVE_SCOPES) - giver.scopes
     if beyond:
         return "scopes", f"your key does not hand out {' '.join(sorted(beyond))}"
-    longest = limits.longest_seconds
+    return _why_too_wide(giver, handed, limits.longest_seconds)
+
+
+def _why_too_wide(giver: Giver, handed: Handed, longest: float | None) -> tuple[str, str] | None:
     if longest is not None and (handed.seconds is None or not handed.seconds <= longest):
         return "expires_at", f"your role hands out keys that end within {longest / DAY_SECONDS:.0f} days"
+    if not is_within(handed.networks, giver.networks):
+        return "networks", "your key is bound to networks, and hands out keys that are bound to some of these"
     return None
+
+
+def is_within(inner: tuple[str, ...], outer: tuple[str, ...]) -> bool:
+    """Whether whoever is in one of the inner networks is in one of the outer ones. No network: anywhere.
+
+    Who has stolen a key that is of use in one network only must not make itself one that is of use anywhere.
+    """
+    if not outer:
+        return True
+    if not inner:
+        return False
+    within = [ip_network(one) for one in outer]
+    return all(any(_is_part(ip_network(one), wide) for wide in within) for one in inner)
+
+
+def _is_part(inner: Network, outer: Network) -> bool:
+    if isinstance(inner, IPv4Network) and isinstance(outer, IPv4Network):
+        return inner.subnet_of(outer)
+    return isinstance(inner, IPv6Network) and isinstance(outer, IPv6Network) and inner.subnet_of(outer)
 
 
 def may_be_of(giver: Giver, tenant: str | None) -> bool:

@@ -13,12 +13,13 @@ import msgspec
 from gateway.directory.reading.key_usage import find_last_uses
 from gateway.model.errors import UnknownName
 from gateway.model.moments import when
-from gateway.model.names import KeyId
+from gateway.model.names import BindingId, KeyId, TenantId
 from gateway.operations.known_names import find_nearest, verify_tenant
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from gateway.model.issuers import Binding, Issuer
-    from gateway.model.names import BindingId, TenantId
     from gateway.operations.session import OperatorSession
 
 LIVE, REVOKED, UNMAPPED = "live", "revoked", "unmapped"
@@ -51,18 +52,25 @@ async def list_bindings(
     issuers = await session.listing.list_issuers()
     known = [one.name for one in issuers]
     if issuer is not None and issuer not in known:
-        nearest = find_nearest(issuer, known)
-        advice = "`policies/issuers` has a document for each"
-        raise UnknownName("issuer", issuer, f"the nearest is {nearest}; {advice}" if nearest else advice)
+        raise unknown_issuer(issuer, known)
     by_url = {one.url: one for one in issuers}
+    owner = None if tenant is None else await session.listing.find_tenant(tenant)
+    record = None if owner is None else owner.record_id
     found = [
         binding
         for binding in await session.listing.list_all_bindings()
-        if tenant in (None, binding.tenant)
+        if (tenant is None or (binding.tenant, binding.tenant_record) == (tenant, record))
         and (issuer is None or (binding.url in by_url and by_url[binding.url].name == issuer))
     ]
     seen = await find_last_uses(session.store, [KeyId(binding.binding_id) for binding in found])
-    return [_view(by_url.get(one.url), one, seen.get(KeyId(one.binding_id))) for one in found]
+    return [binding_view(by_url.get(one.url), one, seen.get(KeyId(one.binding_id))) for one in found]
+
+
+def unknown_issuer(issuer: str, known: Collection[str]) -> UnknownName:
+    """The error for an issuer that has no document."""
+    nearest = find_nearest(issuer, known)
+    advice = "`policies/issuers` has a document for each"
+    return UnknownName("issuer", issuer, f"the nearest is {nearest}; {advice}" if nearest else advice)
 
 
 async def find_binding(session: OperatorSession, binding_id: BindingId) -> BindingView:
@@ -72,10 +80,11 @@ async def find_binding(session: OperatorSession, binding_id: BindingId) -> Bindi
         raise UnknownName("binding", binding_id, "`cachegate bindings list` shows them")
     key_id = KeyId(binding_id)
     seen = await find_last_uses(session.store, [key_id])
-    return _view(await session.listing.find_issuer(binding.url), binding, seen.get(key_id))
+    return binding_view(await session.listing.find_issuer(binding.url), binding, seen.get(key_id))
 
 
-def _view(issuer: Issuer | None, binding: Binding, last_used: float | None) -> BindingView:
+def binding_view(issuer: Issuer | None, binding: Binding, last_used: float | None) -> BindingView:
+    """A binding, and what the rules in force of its issuer's document give it."""
     in_force = {} if issuer is None else {one.name: one for one in issuer.rules}
     rules = [in_force[name] for name in binding.rules if name in in_force]
     rules = [rule for rule in rules if rule.tenant == binding.tenant]

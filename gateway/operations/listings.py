@@ -6,6 +6,7 @@ Each function reads the facts (for models also the disk) and changes nothing. Un
 
 from __future__ import annotations
 
+import asyncio
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -14,25 +15,35 @@ from msgspec import UNSET, UnsetType
 
 from gateway.directory.edits.keys import is_rotating
 from gateway.directory.reading.key_usage import find_uses
-from gateway.identity.new_keys import key_state
+from gateway.identity.new_keys import KeyState, key_state
 from gateway.model.errors import UnknownName
-from gateway.model.facts import Visibility
+from gateway.model.facts import KeyKind, Role, Scope, Visibility
 from gateway.model.moments import when
-from gateway.model.names import ancestors
+from gateway.model.names import (
+    GroupName,
+    KeyId,
+    ModelId,
+    PackageId,
+    Pattern,
+    TenantId,
+    ancestors,
+)
 from gateway.model.periods import PeriodState, period_text, state_text
 from gateway.model.standing import standing_of
+from gateway.model.tenant_records import TenantRecordId  # noqa: TC001 -- as above
 from gateway.operations.known_names import find_membership, find_nearest, unknown_tenant, verify_tenant
 from gateway.resource.naming import model_directory
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from gateway.directory.reading.key_usage import LastUse
-    from gateway.identity.new_keys import KeyState
-    from gateway.model.facts import Grant, Grants, Key, KeyKind, ModelRule, Role, Scope, Tenant
-    from gateway.model.names import GroupName, KeyId, ModelId, PackageId, Pattern, TenantId
-    from gateway.model.tenant_records import TenantRecordId
+    from gateway.model.facts import Grant, Grants, Key, ModelRule, Tenant
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
-    from gateway.resource.scan import Skipped
+
+
+MODELS_PER_TURN = 20  # each is some system calls: about 2 ms, then others have their turn
 
 
 class GrantView(msgspec.Struct, frozen=True, kw_only=True):
@@ -132,6 +143,13 @@ class ModelOnDisk(msgspec.Struct, frozen=True, kw_only=True):
     packages: list[PackageId]
 
 
+class SkippedView(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in the cache that is not served, and why."""
+
+    where: str
+    why: str
+
+
 class ModelsView(msgspec.Struct, frozen=True, kw_only=True):
     """All rules and aliases, and all models on disk."""
 
@@ -140,7 +158,7 @@ class ModelsView(msgspec.Struct, frozen=True, kw_only=True):
     cache_root: str
     on_disk: list[ModelOnDisk]
     problem: str | None
-    skipped: tuple[Skipped, ...]
+    skipped: tuple[SkippedView, ...]
 
 
 class Reader(msgspec.Struct, frozen=True, kw_only=True):
@@ -199,7 +217,10 @@ async def find_tenant(session: OperatorSession, tenant_id: TenantId) -> TenantRe
         **msgspec.structs.asdict(_tenant(found)),
         without_redis=without_redis(found.degraded_seconds),
         owns=[rule.pattern for rule in rules if _is_owned(rule, found)],
-        grants=[grant_view(one, now) for one in grants.grants] if grants is not None and is_own else [],
+        grants=[
+            grant_view(one, now)
+            for one in sorted(() if grants is None or not is_own else grants.grants, key=_by_id)
+        ],
         keys=[key.key_id for key in keys],
     )
 
@@ -218,8 +239,12 @@ async def list_grants(session: OperatorSession, only: TenantId | None) -> list[G
         grant_view(grant, now, each.tenant_id)
         for each in await list_held_grants(session)
         if only in (None, each.tenant_id)
-        for grant in each.grants
+        for grant in sorted(each.grants, key=_by_id)
     ]
+
+
+def _by_id(grant: Grant) -> str:
+    return grant.grant_id
 
 
 async def list_held_grants(session: OperatorSession) -> list[Grants]:
@@ -227,7 +252,7 @@ async def list_held_grants(session: OperatorSession) -> list[Grants]:
     records = {one.tenant_id: one.record_id for one in await session.listing.list_tenants()}
     return [
         each
-        for each in await session.listing.list_all_grants()
+        async for each in session.listing.each_grants()
         if each.tenant_id in records and records[each.tenant_id] == each.tenant_record
     ]
 
@@ -329,6 +354,22 @@ def key_view(key: Key, now: float, last_use: LastUse | None) -> KeyView:
     )
 
 
+async def list_on_disk(
+    catalogue: DiskCatalogue, models: Sequence[ModelId], rules: Mapping[Pattern, ModelRule], now: float
+) -> list[ModelOnDisk]:
+    """These models, with what the rules say of each."""
+    found = []
+    for number, model in enumerate(models, 1):
+        if number % MODELS_PER_TURN == 0:
+            await asyncio.sleep(0)
+        standing = standing_of([rules[one] for one in ancestors(model) if one in rules], now)
+        packages = list(await catalogue.packages(model))
+        found.append(
+            ModelOnDisk(model=model, owner=standing.owner, visibility=standing.visibility, packages=packages)
+        )
+    return found
+
+
 async def list_models(session: OperatorSession) -> ModelsView:
     """All rules and aliases, and all models on disk with owner and visibility."""
     catalogue = await _catalogue(session)
@@ -336,13 +377,7 @@ async def list_models(session: OperatorSession) -> ModelsView:
     survey = catalogue.state().survey
     now = session.clock.now()
     records = {one.tenant_id: one.record_id for one in await session.listing.list_tenants()}
-    on_disk = []
-    for model in survey.models:
-        standing = standing_of([rules[one] for one in ancestors(model) if one in rules], now)
-        packages = list(await catalogue.packages(model))
-        on_disk.append(
-            ModelOnDisk(model=model, owner=standing.owner, visibility=standing.visibility, packages=packages)
-        )
+    on_disk = await list_on_disk(catalogue, survey.models, rules, now)
     return ModelsView(
         rules=[
             RuleView(
@@ -366,12 +401,17 @@ async def list_models(session: OperatorSession) -> ModelsView:
         cache_root=str(session.settings.cache_root),
         on_disk=on_disk,
         problem=survey.problem,
-        skipped=survey.skipped,
+        skipped=tuple(SkippedView(where=one.where, why=one.why) for one in survey.skipped),
     )
 
 
-async def find_model(session: OperatorSession, asked: ModelId) -> ModelView:
-    """One model: the rules about it, who may read it, and what of it is on disk."""
+async def find_model(
+    session: OperatorSession, asked: ModelId, scanned: DiskCatalogue | None = None
+) -> ModelView:
+    """One model: the rules about it, who may read it, and what of it is on disk.
+
+    `scanned` is a catalogue that is kept up to date; without one the disk is scanned now.
+    """
     alias = await session.listing.find_alias(asked)
     model = alias.canonical if alias else asked
     rules = {rule.pattern: rule for rule in await session.listing.list_rules()}
@@ -379,7 +419,7 @@ async def find_model(session: OperatorSession, asked: ModelId) -> ModelView:
     standing = standing_of([rules[one] for one in ancestors(model) if one in rules], now)
     owner = None if standing.owner is None else await session.listing.find_tenant(standing.owner)
     is_owned = owner is not None and owner.record_id == standing.owner_record
-    catalogue = await _catalogue(session)
+    catalogue = await _catalogue(session) if scanned is None else scanned
     listings = [await catalogue.listing(model, package) for package in await catalogue.packages(model)]
     readers = [Reader(tenant=standing.owner, how="owner")] if standing.owner and is_owned else []
     if standing.visibility is Visibility.PUBLIC:
@@ -397,7 +437,7 @@ async def find_model(session: OperatorSession, asked: ModelId) -> ModelView:
         asked=asked,
         model=model,
         known=is_known,
-        nearest=None if is_known else find_nearest(asked, others),
+        nearest=None if is_known else await asyncio.to_thread(find_nearest, asked, others),
         owner=standing.owner,
         visibility=standing.visibility,
         groups=sorted(standing.groups),

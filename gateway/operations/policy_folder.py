@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.listing import Listing
     from gateway.model.facts import PolicySet
-    from gateway.model.rule_changes import RuleSetChanges
+    from gateway.model.rule_changes import RulePlace, RuleSetChanges
+    from gateway.operations.session import OperatorSession
 
 
 T = TypeVar("T")
@@ -236,6 +237,52 @@ def recorded_rules(rules: RuleSetChanges | None) -> tuple[str, ...]:
     left = len(rules.lines) - len(shown)
     more = [f"{left} more rules"] if left else []
     return (f"rules: {rules.summary}", *(line[:MAX_RECORDED_CHARACTERS] for line in shown), *more)
+
+
+def rules_document(rules: RuleSetChanges) -> dict[str, Any]:
+    """How two rule sets differ, for scripts."""
+    return {
+        "new": [_place(rule) for rule in rules.new],
+        "gone": [_place(rule) for rule in rules.gone],
+        "changed": [{**_place(pair.now), "was": _place(pair.was)} for pair in rules.changed],
+        "schema_changed": rules.is_schema_changed,
+        "compared": rules.is_known,
+    }
+
+
+def _place(rule: RulePlace) -> dict[str, Any]:
+    return {"id": rule.rule_id, "effect": rule.effect, "file": rule.file, "line": rule.line}
+
+
+class PolicyFileView(msgspec.Struct, frozen=True, kw_only=True):
+    """A file of rules."""
+
+    file: str
+    text: str
+
+
+class PolicyView(msgspec.Struct, frozen=True, kw_only=True):
+    """The rules in force, and the source of their record."""
+
+    digest: str
+    schema: str
+    policies: list[PolicyFileView]
+    source: str
+    generation: int
+
+
+async def find_policy(session: OperatorSession) -> PolicyView:
+    """The rules in force. Raises `Conflict` where there are none."""
+    found = await session.listing.find_policy()
+    if found is None:
+        raise Conflict("no rules are in force: `cachegate policy apply` puts them there")
+    return PolicyView(
+        digest=found.digest,
+        schema=found.schema,
+        policies=[PolicyFileView(file=file, text=text) for file, text in found.policies],
+        source=found.source,
+        generation=found.generation,
+    )
 
 
 async def _find_policy(facts: Listing) -> PolicySet | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -9,16 +10,24 @@ import signal
 import threading
 import time
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
 import pytest
 
+from gateway.admin.call import Call
+from gateway.admin.documents import PagedKeys
 from gateway.admin.face import OPERATIONS
+from gateway.admin.keys import list_keys
+from gateway.admin.pages import MAX_WALKED
 from gateway.configuration.settings import CHECKOUT_POLICIES
 from gateway.directory.edits.changes import change
+from gateway.identity.authenticate import principal_of
+from gateway.model.access import Action
 from gateway.model.facts import Tenant
 from gateway.model.names import TenantId
+from gateway.operations.listings import KeyFilter
 from tests.administration import Administrator
 
 PUBLIC_URL = "https://models.example"
@@ -41,6 +50,22 @@ class Site:
         return [
             one for one in self.installation.records() if one["kind"] == "change" and one["action"] == action
         ]
+
+    def token(self, key):
+        """An access token of a key."""
+        form = (
+            "grant_type=urn:ietf:params:oauth:grant-type:token-exchange&subject_token="
+            f"{key}&subject_token_type=urn:cachegate:token-type:api-key"
+        ).encode()
+        head = (
+            "POST /v1/token HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n"
+            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n\r\n"
+        )
+        return self.gateway.wire.send(head.encode() + form).json()["access_token"]
+
+    @property
+    def owner_id(self):
+        return self.owner.get("/keys?admin=true").json()["items"][0]["id"]
 
     def generation(self):
         return self.installation.in_session(lambda session: session.store.generation())
@@ -608,7 +633,7 @@ class TestATakenName:
 
 
 def test_a_list_holds_no_worker_for_long(site):
-    """A thousand tenants and keys: another request is answered between the pages."""
+    """A filter that matches nothing, over thousands of tenants: others have their turn between its reads."""
 
     async def fill(session):
         async def work(changes):
@@ -623,6 +648,41 @@ def test_a_list_holds_no_worker_for_long(site):
     site.installation.in_session(fill)
     page = site.owner.get("/tenants?limit=1000&after=zz-many-")
     assert len(page.json()["items"]) == 1000
+
+    async def scan(session):
+        """The turns of the event loop that others had during each page of the scan."""
+        turns = 0
+
+        async def others():
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        key = await session.listing.find_key(site.owner_id)
+        call = Call(
+            action=Action.KEYS_LIST,
+            session=session,
+            catalogue=None,
+            principal=principal_of(key, None),
+            own=None,
+            now=session.clock.now(),
+        )
+        running = asyncio.ensure_future(others())
+        after, of_pages = "zz-many-02199:", []
+        while after is not None:
+            before = turns
+            query = PagedKeys(state=KeyFilter.NOT_YET_VALID, after=after)
+            page = (await list_keys(msgspec.structs.replace(call, query=query))).document
+            assert page.items == []
+            after = page.after
+            of_pages.append(turns - before)
+        running.cancel()
+        return of_pages
+
+    of_pages = site.installation.in_session(scan)
+    assert len(of_pages) > 3
+    assert min(of_pages[:-1]) >= MAX_WALKED  # each tenant is a read of its own, which is waited for
 
 
 @pytest.fixture(scope="module")
@@ -688,3 +748,237 @@ def test_who_can_read_is_told_of_now(site):
     assert [one["tenant"] for one in found] == ["acme"]
     found = site.owner.get("/readers?model=timed%2F2").json()["readers"]
     assert [(one["tenant"], one["right"]) for one in found] == [(None, "public")]
+
+
+class TestWhatTheHeadSays:
+    """A request is refused by its head as far as that says enough: its body is not waited for, nor kept."""
+
+    def test_a_key_without_the_right_sends_no_body(self, site):
+        auditor = site.owner.made("/keys", {"role": "auditor"})["token"]
+        for method, path in (("POST", "/tenants"), ("PUT", "/policy"), ("POST", "/policy/apply")):
+            head = (
+                f"{method} /admin/v1{path} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {auditor}\r\n"
+                "Content-Type: application/json\r\nContent-Length: 60000\r\nConnection: close\r\n\r\n"
+            )
+            answer = site.gateway.admin.send(head.encode())  # and nothing of the body
+            problem(answer, 403, "missing-scope")
+            record = site.record(answer)
+            assert (record["decision"], record["reason"]) == ("deny", "missing-scope")
+            assert record["principal"] == "admin"
+
+    def test_a_condition_that_would_not_be_looked_at_is_refused(self, site):
+        before = site.generation()
+        for path, body in (("/tenants", {"id": "conditional"}), ("/groups/some/add", {"patterns": ["x/*"]})):
+            problem(site.owner.post(path, body, If_Match='"1"'), 400, "malformed-request")
+        problem(site.owner.get("/tenants", If_Match="*"), 400, "malformed-request")
+        found = {"tokens": ["nobody-knows-this"]}
+        answer = site.owner.post("/keys/revoke-found", found, Idempotency_Key="once")
+        problem(answer, 400, "malformed-request")
+        assert site.generation() == before
+
+    def test_a_read_is_answered_of_the_state_that_is_meant_or_not_at_all(self, site):
+        tag = site.owner.get("/tenants/acme").header("etag")
+        assert site.owner.get("/tenants/acme", If_Match=tag).status == 200
+        assert site.owner.get("/tenants/acme", If_Match=f'"0", {tag}').status == 200
+        assert site.owner.get("/tenants/acme", If_Match="*").status == 200
+        problem(site.owner.get("/tenants/acme", If_Match='"0"'), 412, "precondition-failed")
+
+
+@pytest.fixture(scope="module")
+def bound(site):
+    """Somebody whose key is bound to networks."""
+    order = {"role": "operator", "networks": ["127.0.0.0/8", "10.0.0.0/8"]}
+    return site.as_key(site.owner.made("/keys", order)["token"])
+
+
+class TestNetworks:
+    """A key that is bound to networks hands out none that is of use elsewhere."""
+
+    def test_who_names_none_hands_on_its_own(self, site, bound):
+        made = bound.made("/keys", {"tenant": "acme", "expires_at": "2027-06-01T00:00:00Z"})
+        assert made["key"]["networks"] == ["10.0.0.0/8", "127.0.0.0/8"]
+        assert site.owner.get(f"/keys/{made['id']}").json()["networks"] == made["key"]["networks"]
+
+    @pytest.mark.parametrize(
+        ("networks", "status"),
+        [
+            (["10.1.0.0/16"], 201),
+            (["127.0.0.1/32", "10.0.0.0/8"], 201),
+            (["192.0.2.0/24"], 403),
+            (["10.0.0.0/8", "192.0.2.0/24"], 403),
+            (["0.0.0.0/0"], 403),
+            (["::/0"], 403),
+        ],
+    )
+    def test_it_hands_out_parts_of_its_own_alone(self, bound, networks, status):
+        order = {"tenant": "acme", "networks": networks, "expires_at": "2027-06-01T00:00:00Z"}
+        answer = bound.post("/keys", order)
+        assert answer.status == status, answer.body
+        if status == 403:
+            assert [one["pointer"] for one in answer.json()["errors"]] == ["/networks"]
+
+    def test_it_neither_frees_nor_replaces_nor_enables_a_key_that_is_of_use_elsewhere(self, site, bound):
+        order = {"tenant": "acme", "expires_at": "2027-06-01T00:00:00Z"}
+        free = site.owner.made("/keys", order)["id"]
+        own = bound.made("/keys", order)["id"]
+        freed = bound.ask("PATCH", f"/keys/{own}", {"networks": None}, If_Match="*")
+        assert freed.status == 403, freed.body
+        assert bound.post(f"/keys/{free}/rotate", {}).status == 403
+        assert bound.post(f"/keys/{free}/disable").status == 200
+        assert bound.post(f"/keys/{free}/enable").status == 403
+        assert bound.post(f"/keys/{own}/rotate", {}).status == 201
+
+    def test_its_access_tokens_are_bound_as_it_is(self, site, bound):
+        answer = site.as_key(site.token(bound.key)).post(
+            "/keys", {"tenant": "acme", "networks": ["192.0.2.0/24"]}
+        )
+        assert answer.status == 403
+
+
+class TestPublicationsForATime:
+    SOON, LATER = "2027-06-01T00:00:00Z", "2090-01-01T00:00:00Z"
+
+    def test_a_rule_is_made_and_changed_with_its_times(self, site):
+        owner = site.owner
+        order = {"pattern": "timed/*", "visibility": "public", "expires_at": self.SOON}
+        made = owner.post("/model-rules", order)
+        assert made.status == 201, made.body
+        path = f"/model-rules/{made.json()['id']}"
+        rule = owner.get(path).json()
+        assert (rule["state"], rule["not_before"], rule["expires_at"]) == ("in-force", None, self.SOON)
+        [change] = [one for one in site.changes_of("model-rules.create") if one["subject"][0] == "timed/*"]
+        assert change["subject"][1].startswith("until 2027-06-01")
+
+        def patch(**what):
+            return owner.ask("PATCH", path, what, If_Match="*")
+
+        assert patch(not_before="2026-12-31T00:00:00Z").status == 200
+        rule = owner.get(path).json()  # what was left out stays
+        assert (rule["not_before"], rule["expires_at"]) == ("2026-12-31T00:00:00Z", self.SOON)
+        assert patch(not_before=None, expires_at=self.LATER).status == 200
+        rule = owner.get(path).json()
+        assert (rule["state"], rule["not_before"], rule["expires_at"]) == ("in-force", None, self.LATER)
+        assert patch(visibility="private").status == 200
+        assert owner.get(path).json()["expires_at"] is None
+        assert patch(expires_at=self.LATER).json()["errors"][0]["pointer"] == "/visibility"
+        assert patch(visibility="public", expires_at="2001-01-01T00:00:00Z").status == 422
+        assert patch(visibility="public", expires_at=self.LATER).status == 200
+        assert patch(visibility=None).status == 200
+        assert owner.get(path).status == 404  # nothing is left to be said, its times included
+
+    def test_several_are_published_in_one_transaction_and_shown(self, site):
+        body = {"patterns": ["lent/1", "lent/2"], "expires_at": self.SOON}
+        done = site.owner.post("/model-rules/publish", body)
+        assert done.status == 200, done.body
+        listed = {one["pattern"]: one for one in site.owner.get("/model-rules?limit=1000").json()["items"]}
+        assert {listed[one]["expires_at"] for one in body["patterns"]} == {self.SOON}
+        key = site.owner.made("/keys", {"tenant": "globex"})["id"]
+        told = site.owner.post("/explain", {"key_id": key, "model": "lent/1"}).json()
+        assert self.SOON in json.dumps(told)
+
+    def test_it_ends_at_its_moment_in_every_worker(self, site, eventually):
+        token = site.owner.made("/keys", {"tenant": "globex"})["token"]
+        ends = datetime.now(UTC) + timedelta(seconds=3)
+        body = {"patterns": ["brief/*"], "expires_at": ends.isoformat(timespec="milliseconds")}
+        assert site.owner.post("/model-rules/publish", body).status == 200
+        listed = {one["pattern"]: one for one in site.owner.get("/model-rules?limit=1000").json()["items"]}
+        key_id = site.gateway.wire.get("/v1/whoami", token).json()["key_id"]
+
+        def verdicts():
+            asked = {"key_id": key_id, "model": "brief/1"}
+            return {site.owner.post("/explain", asked).json()["explanation"]["verdict"] for _ in range(6)}
+
+        assert "brief/*" in listed
+        eventually(lambda: datetime.now(UTC) > ends)
+        assert verdicts() == {"deny"}
+
+
+class TestManyAtOnce:
+    """What commands do with several things at once is one change here, too."""
+
+    def test_what_was_not_there_is_told_and_the_rest_is_done(self, site):
+        owner = site.owner
+        several = {"tenant": "acme", "patterns": ["many/1", "many/2"]}
+        assert owner.post("/model-rules/own", several).json()["changed"]
+        gone = owner.post("/model-rules/disown", {"tenant": "acme", "patterns": ["many/1", "many/3"]}).json()
+        assert gone["changed"]
+        [missing] = gone["missing"]
+        assert missing["name"] == "many/3"
+        assert missing["nearest"] in several["patterns"]
+        made = owner.post("/grants", {"tenant": "globex", "models": ["many/1", "many/2"], "groups": ["g"]})
+        assert made.status == 201, made.body
+        taken = owner.post("/grants/remove", {"tenant": "globex", "models": ["many/1", "many/9"]}).json()
+        assert [one["name"] for one in taken["missing"]] == ["many/9"]
+        left = owner.get("/grants?tenant=globex&limit=1000").json()["items"]
+        assert {model for one in left for model in one["models"]} >= {"many/2"}
+        assert "many/1" not in {model for one in left for model in one["models"]}
+
+    def test_who_owns_them_decides_in_one_transaction(self, site):
+        site.owner.post("/model-rules/own", {"tenant": "acme", "patterns": ["taken/1"]})
+        both = {"tenant": "globex", "patterns": ["free/1", "taken/1"]}
+        problem(site.owner.post("/model-rules/own", both), 409, "conflict")
+        patterns = {one["pattern"] for one in site.owner.get("/model-rules?limit=1000").json()["items"]}
+        assert "free/1" not in patterns
+
+
+class TestWhoseATokenIs:
+    def test_a_found_key_is_identified_and_nothing_of_it_is_told_or_recorded(self, site):
+        made = site.owner.made("/keys", {"tenant": "acme"})
+        answer = site.owner.post("/keys/identify", {"token": made["token"]})
+        assert (answer.status, answer.json()["id"]) == (200, made["id"])
+        assert made["token"] not in answer.body.decode()
+        assert made["token"] not in json.dumps(site.installation.records())
+        stranger = site.owner.post("/keys/identify", {"token": "nobody-knows-this-one"})
+        problem(stranger, 409, "conflict")
+        assert b"nobody-knows" not in stranger.body
+
+
+@pytest.fixture(scope="module")
+def folder(site):
+    """The rules in force, and a document of a tenant."""
+    now = site.owner.get("/policy").json()
+    document = '[tenant]\nid = "sent"\n\n[models]\nown = ["sent/*"]\n'
+    return {
+        "schema": now["schema"],
+        "policies": now["policies"],
+        "tenants": [{"file": "sent.toml", "text": document}],
+    }
+
+
+class TestPolicyFolders:
+    def test_a_folder_is_planned_and_applied_if_it_is_what_was_shown(self, site, folder):
+        plan = site.owner.post("/policy/plan", folder).json()
+        assert [line for line in plan["changes"] if "sent" in line]
+        wrong = site.owner.post("/policy/apply", {**folder, "confirmed": "0" * 64})
+        problem(wrong, 409, "conflict")
+        assert site.owner.get("/tenants/sent").status == 404
+        done = site.owner.post("/policy/apply", {**folder, "confirmed": plan["digest"]})
+        assert (done.status, done.json()["plan"]["changes"]) == (200, plan["changes"])
+        assert site.owner.get("/tenants/sent").json()["source"] == "policies:sent"
+        assert site.owner.post("/policy/plan", folder).json()["changes"] == []
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"tenants": [{"file": "../x.toml", "text": ""}]},
+            {"tenants": [{"file": "x.toml", "text": ""}, {"file": "x.toml", "text": ""}]},
+            {"tenants": [{"file": "x.toml", "text": "[tenant"}]},
+            {"tests": [{"file": "x.toml", "text": "[[cases]]\nname = 1"}]},
+            {"policies": [{"file": "x.cedar", "text": "permit (principal, action, resource);"}]},
+            {"policies": [{"file": "x.cedar", "text": '@id("x")\npermit (principal, action, resource'}]},
+            {"schema": "nonsense"},
+        ],
+        ids=str,
+    )
+    def test_what_is_no_folder_is_refused_and_leaves_nothing_behind(self, site, folder, more):
+        before = site.generation(), site.owner.get("/policy").header("etag")
+        answer = site.owner.post("/policy/apply", {**folder, **more})
+        assert answer.status in {400, 422}, answer.body
+        assert str(site.installation.state) not in answer.body.decode()
+        assert (site.generation(), site.owner.get("/policy").header("etag")) == before
+        assert not [*site.installation.state.glob("policies-*")]
+
+    def test_rules_that_would_lock_their_author_out_are_not_applied(self, site, folder):
+        rules = [{"file": "x.cedar", "text": '@id("x")\nforbid (principal, action, resource);'}]
+        problem(site.owner.post("/policy/apply", {**folder, "policies": rules}), 409, "conflict")
+        assert site.owner.get("/tenants").status == 200

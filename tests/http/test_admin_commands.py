@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.cli.remote import WHY_LOCAL
+from gateway.cli.local_commands import WHY_LOCAL
 from tests.conftest import Installation
 
 
@@ -65,7 +65,7 @@ def test_the_key_alone_is_on_standard_output(far):
 
 
 def test_what_the_gateway_refuses_is_said_as_a_command_says_it(far):
-    assert "there is no tenant nobody" in far.run("keys", "create", "--tenant", "nobody", status=2).stderr
+    assert "there is no tenant nobody" in far.run("keys", "create", "--tenant", "nobody", status=1).stderr
     far.run("keys", "show", "key_000000000000", status=1)
     far.environment["CACHEGATE_ADMIN_KEY"] = "cg_live_" + "0" * 30
     assert "CACHEGATE_ADMIN_KEY" in far.run("keys", "list", status=2).stderr
@@ -94,7 +94,7 @@ def test_a_command_that_stays_local_says_so(served):
     )
     said = {
         command: " ".join(beside.run(*command).stderr.split())
-        for command in (("models", "list"), ("bindings", "list"), ("keys", "rotations"))
+        for command in (("tokens", "keys"), ("cache", "status"), ("directory", "show"))
     }
     for (group, name), text in said.items():
         assert "whatever CACHEGATE_URL says" in text

@@ -94,11 +94,13 @@ PHASES = ("--phases", "examples,coverage,fuzzing")
 OTHERS = [part for one in ENDS_A_KEY for part in ("--exclude-operation-id", one)]
 
 
+@pytest.mark.slow  # some 700 requests, and the start of a program that imports for seconds
 def test_the_admin_api_is_what_its_document_says(site, tmp_path):
     wire, key = site.gateway.admin, site.installation.admin_key
     assert verify(wire, ADMIN_PATH, key, tmp_path, *PHASES, *OTHERS, examples=1) > 500
 
 
+@pytest.mark.slow
 def test_what_may_end_the_callers_own_key_is_what_its_document_says(site, tmp_path):
     only = [part for one in ENDS_A_KEY for part in ("--include-operation-id", one)]
     assert verify(site.gateway.admin, ADMIN_PATH, site.key(), tmp_path, *PHASES, *only, examples=1) > 10

@@ -6,6 +6,7 @@ What each role may do is written down here by hand; no code of the gateway compu
 from __future__ import annotations
 
 import json
+from base64 import urlsafe_b64decode
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -18,7 +19,8 @@ from tests.administration import Administrator
 
 EVERY_READ = {
     *("tenants.list", "tenants.read", "keys.list", "keys.read", "grants.list", "grants.read"),
-    *("keys.report", "tenants.removed"),
+    *("keys.report", "keys.rotations", "keys.identify", "tenants.removed"),
+    *("models.list", "models.read", "policy.plan"),
     *("model-rules.list", "model-rules.read", "aliases.list", "groups.list", "groups.read", "policy.read"),
     *("quarantine.list", "quarantine.read", "issuers.list", "issuers.read", "bindings.list"),
     *("bindings.read", "access.explain", "access.readers"),
@@ -26,7 +28,7 @@ EVERY_READ = {
 EVERY_CHANGE = {one.action.value for one in OPERATIONS} - EVERY_READ
 MAY = {
     "owner": EVERY_READ | EVERY_CHANGE,
-    "operator": EVERY_READ | EVERY_CHANGE - {"policy.change"},
+    "operator": EVERY_READ | EVERY_CHANGE - {"policy.change", "policy.apply"},
     "auditor": EVERY_READ,
     "owner, token that reads": EVERY_READ,
     "owner, token for a model": set(),
@@ -282,3 +284,17 @@ def test_an_administering_key_reads_no_content(site):
 def test_no_secret_is_in_what_is_recorded(site):
     records = json.dumps(site.installation.records())
     assert not [who for who, key in site.keys.items() if key in records]
+
+
+def test_the_record_of_a_request_with_an_access_token_names_the_token(site):
+    token = site.keys["owner, token that reads"]
+    claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
+    for path, status in (("/tenants", 200), ("/tenants/nobody/suspend", 403)):
+        ask = site.on_admin("owner, token that reads")
+        answer = ask.get(path) if status == 200 else ask.post(path)
+        assert (answer.status, site.record(answer)["token_id"]) == (status, claims["jti"])
+    found = site.installation.run("audit", "search", "--token-id", claims["jti"], "--json").stdout
+    named = [json.loads(line)["token_id"] for line in found.splitlines()]
+    assert len(named) >= 2
+    assert set(named) == {claims["jti"]}
+    assert "token_id" not in site.record(site.owner.get("/tenants"))

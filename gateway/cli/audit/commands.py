@@ -163,6 +163,7 @@ def search(
         str | None, typer.Option(help="Of which tenant of that name: the id of its record.")
     ] = None,
     key_id: Annotated[str | None, typer.Option(help="By which key.")] = None,
+    token_id: Annotated[str | None, typer.Option(help="By which access token: its jti.")] = None,
     model: Annotated[str | None, typer.Option(help="Of which model, as asked for or canonical.")] = None,
     decision: Annotated[str | None, typer.Option(help="allow or deny.")] = None,
     reason: Annotated[str | None, typer.Option(help="Why, such as not-permitted.")] = None,
@@ -182,6 +183,7 @@ def search(
         tenant=tenant,
         tenant_record=None if tenant_record is None else parse_tenant_record_id(tenant_record),
         key_id=key_id,
+        token_id=token_id,
         model=model,
         decision=_one_of(decision, ("allow", "deny"), "decision"),
         reason=_one_of(reason, tuple(Reason), "reason"),

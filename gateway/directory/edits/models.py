@@ -9,6 +9,7 @@ another alias. Otherwise it would be unclear whose rules apply.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -44,10 +45,11 @@ async def own(
     owners = {
         rule.pattern: rule.owner for rule in rules if rule.owner is not None and rule.owner != tenant_id
     }
+    ordered = sorted(owners)
     for pattern in patterns:
         if pattern in owners:
             raise Conflict(f"{pattern} belongs to tenant {owners[pattern]}; disown it there first")
-        overlap = None if force else _find_overlap(pattern, owners)
+        overlap = None if force else _find_overlap(pattern, owners, ordered)
         if overlap is not None:
             raise Conflict(f"{overlap}; use --force if that is meant")
     return await _edit(
@@ -141,7 +143,7 @@ async def say_nothing_of_visibility(
     changes: Changes, *, patterns: Sequence[Pattern], force: bool = False
 ) -> Effect:
     """Leave to broader rules who may read these patterns; without one, their owner alone may."""
-    edit = partial(replace, visibility=None)
+    edit = partial(replace, visibility=None, not_before=None, expires_at=None)
     return await _edit(changes, patterns, edit, "has no visibility of its own", force=force)
 
 
@@ -259,14 +261,18 @@ async def _edit(
     return Effect(is_changed=is_changed, sentences=tuple(sentences), missing=tuple(missing), known=meant)
 
 
-def _find_overlap(pattern: Pattern, owners: dict[Pattern, TenantId]) -> str | None:
+def _find_overlap(
+    pattern: Pattern, owners: dict[Pattern, TenantId], ordered: Sequence[Pattern]
+) -> str | None:
+    """Say which pattern of another tenant overlaps this one. `ordered` are the owned ones, sorted."""
     for broader in covering(pattern):
         if broader in owners:
             return f"{pattern} lies below {broader}, which belongs to tenant {owners[broader]}"
     if pattern.endswith("/*"):
-        for other in sorted(owners):
-            if other.startswith(pattern[:-1]):
-                return f"{pattern} covers {other}, which belongs to tenant {owners[other]}"
+        place = bisect_left(ordered, pattern[:-1])
+        if place < len(ordered) and ordered[place].startswith(pattern[:-1]):
+            other = ordered[place]
+            return f"{pattern} covers {other}, which belongs to tenant {owners[other]}"
     return None
 
 

@@ -22,8 +22,14 @@ from gateway.directory.reading.uncached import PlainFacts
 from gateway.identity.authenticate import Authenticator, principal_of
 from gateway.model.access import ALLOWABLE, Access, Action, Resource, ResourceKind
 from gateway.model.errors import BadNameError, Conflict, Reason, Refusal, UnknownName
+from gateway.model.facts import Key
+from gateway.model.issuers import key_of
 from gateway.model.names import (
+    BINDING_PREFIX,
+    BindingId,
+    KeyId,
     ancestors,
+    parse_binding_id,
     parse_file_handle,
     parse_key_id,
     parse_model_id,
@@ -40,8 +46,8 @@ if TYPE_CHECKING:
     from gateway.decision.explain import Explanation
     from gateway.decision.remedies import Step
     from gateway.model.access import Principal
-    from gateway.model.facts import Facts, Key, ModelRule, Tenant
-    from gateway.model.names import FileHandle, KeyId, ModelId, PackageId
+    from gateway.model.facts import Facts, ModelRule, Tenant
+    from gateway.model.names import FileHandle, ModelId, PackageId
     from gateway.operations.session import OperatorSession
     from gateway.resource.catalogue import DiskCatalogue
 
@@ -148,13 +154,18 @@ def parse_question(
     if file is not None and package is None:
         raise BadNameError("a file is a file of a package: name the --package as well")
     return AccessQuestion(
-        key_id=parse_key_id(key_id),
+        key_id=parse_caller_id(key_id),
         model=None if model is None else parse_model_id(model),
         package=None if package is None else parse_package_id(package),
         file=None if file is None else parse_file_handle(file),
         action=Action(action),
         address=None if address is None else _parse_address(address),
     )
+
+
+def parse_caller_id(text: str) -> KeyId:
+    """The id of a key; or of a binding, by which the tokens of its subject call. Raises `BadNameError`."""
+    return KeyId(parse_binding_id(text)) if text.startswith(BINDING_PREFIX) else parse_key_id(text)
 
 
 def _parse_address(text: str) -> str:
@@ -171,9 +182,57 @@ async def work_out(
 
     `scanned` is a catalogue that is kept up to date; without one the disk is scanned now.
     """
-    key = await session.listing.find_key(question.key_id)
-    if key is None:
-        raise UnknownName("key", question.key_id, "`cachegate keys list` shows them")
+    answers = [
+        await _work_out_for(session, question, scanned, caller)
+        for caller in await _callers(session, question.key_id)
+    ]
+    return next((one for one in answers if one.is_yes), answers[0])
+
+
+class _Caller(msgspec.Struct, frozen=True):
+    """A key, or a binding with what one rule gives it; `problem`: why that gives nothing now."""
+
+    key: Key
+    problem: Reason | None = None
+
+
+async def _callers(session: OperatorSession, key_id: KeyId) -> list[_Caller]:
+    """Who has this id: one caller for a key, one for each rule in force by which a binding came.
+
+    A token of a binding's subject may what the one rule gives that it matches; which that is, only the token
+    tells. Where any of the rules lets it, the answer is yes.
+    """
+    if not key_id.startswith(BINDING_PREFIX):
+        key = await session.listing.find_key(key_id)
+        if key is None:
+            raise UnknownName("key", key_id, "`cachegate keys list` shows them")
+        return [_Caller(key)]
+    binding = await session.listing.find_binding_by_id(BindingId(key_id))
+    if binding is None:
+        raise UnknownName("binding", key_id, "`cachegate bindings list` shows them")
+    issuer = await session.listing.find_issuer(binding.url)
+    in_force = () if issuer is None else issuer.rules
+    rules = [one for one in in_force if one.name in binding.rules and one.tenant == binding.tenant]
+    revoked = None if binding.revoked_at is None else Reason.REVOKED_BINDING
+    if rules:
+        return [_Caller(key_of(binding, rule), revoked) for rule in rules]
+    nothing = Key(
+        key_id=key_id,
+        tenant=binding.tenant,
+        tenant_record=binding.tenant_record,
+        name="",
+        scopes=frozenset(),
+        networks=(),
+        created_at=binding.created_at,
+        pepper_id="-",
+    )
+    return [_Caller(nothing, revoked or Reason.UNMAPPED_TOKEN)]
+
+
+async def _work_out_for(
+    session: OperatorSession, question: AccessQuestion, scanned: DiskCatalogue | None, caller: _Caller
+) -> AccessAnswer:
+    key = caller.key
     tenant = await session.listing.find_tenant(key.tenant) if key.tenant is not None else None
     access = Access(principal=principal_of(key, tenant), action=question.action, resource=question.resource)
     [facts] = await session.directory.gather(access.principal, [question.model])
@@ -189,7 +248,7 @@ async def work_out(
     else:
         disk = await look_at_disk(catalogue, facts.model, question.package, question.file)
         disk = await _judged(session, access.principal, catalogue, disk, refresh)
-    problem = _key_problem(session, key, tenant, question.address)
+    problem = caller.problem or _key_problem(session, key, tenant, question.address)
     return AccessAnswer(
         key_problem=problem,
         networks=key.networks,

@@ -17,13 +17,11 @@ from gateway.audit.record_fields import BINDING, LINK, TOKEN
 from gateway.model.access import Action, ResourceKind
 from gateway.model.errors import BadNameError, Reason
 from gateway.model.names import (
-    BINDING_PREFIX,
     parse_file_handle,
-    parse_key_id,
     parse_model_id,
     parse_package_id,
 )
-from gateway.operations.explain.answer import AccessQuestion
+from gateway.operations.explain.answer import AccessQuestion, parse_caller_id
 from gateway.terminal.escaping import escape_controls
 from gateway.terminal.record_lines import thing
 
@@ -63,17 +61,12 @@ def question_again(record: DecisionRecord) -> AccessQuestion:
     resource = record.resource
     if key_id is None:
         raise BadNameError("no valid key came with it")
-    if key_id.startswith(BINDING_PREFIX):
-        raise BadNameError(
-            f"a token of an outside issuer may what the one rule gives that it matches: "
-            f"`cachegate bindings show {key_id}` has the rules in force"
-        )
     model = None if resource is None else resource.requested or resource.model
     is_of_tenant = resource is not None and resource.kind == ResourceKind.TENANT
     if resource is None or (model is None and not is_of_tenant) or record.action not in tuple(Action):
         raise BadNameError("it names no model, or no action")
     return AccessQuestion(
-        key_id=parse_key_id(key_id),
+        key_id=parse_caller_id(key_id),
         model=None if model is None else parse_model_id(model),
         package=None if resource.package is None else parse_package_id(resource.package),
         file=None if resource.file is None else parse_file_handle(resource.file),
@@ -148,5 +141,6 @@ def _key(record: DecisionRecord) -> str:
     if record.principal == BINDING:
         return f"{record.key_id} (a binding: by a token of an outside issuer)"
     if record.principal == TOKEN:
-        return f"{record.key_id} (by an access token)"
+        named = "" if record.token_id is None else f", {record.token_id}"
+        return f"{record.key_id} (by an access token{named})"
     return record.key_id or "-"

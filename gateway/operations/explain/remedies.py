@@ -51,6 +51,8 @@ def key_steps(problem: Reason, key: Key, tenant: Tenant | None, address: str | N
         case Reason.UNKNOWN_KEY:
             text = "the platform to be asked (CACHEGATE_AUTHORITY=platform): the key is its own, not ours"
             step = (Remedy(kind=Help.PLATFORM, text=text),)
+        case Reason.REVOKED_BINDING | Reason.UNMAPPED_TOKEN:
+            step = (_binding_back(problem, key),)
         case _:
             text = f"records of the key and its tenant that parse ({problem}: `cachegate doctor` names them)"
             step = (Remedy(kind=Help.RECORD_REPAIR, text=text),)
@@ -90,6 +92,15 @@ def _another_key(key: Key, text: str, *, networks: tuple[str, ...] = ()) -> Reme
     scopes = f" --scopes {' '.join(sorted(key.scopes))}" if key.scopes else ""
     bound = f" --networks {' '.join(networks)}" if networks else ""
     return Remedy(kind=Help.KEY, text=text, command=f"cachegate keys create {whose}{scopes}{bound}")
+
+
+def _binding_back(problem: Reason, key: Key) -> Remedy:
+    """What would make the tokens of a binding's subject count."""
+    if problem is Reason.UNMAPPED_TOKEN:
+        text = "a rule in policies/issuers by which it came: none of them is in force for its tenant"
+        return Remedy(kind=Help.KEY, text=text)
+    text = "the binding to be forgotten: a token of its subject that a rule matches makes another"
+    return Remedy(kind=Help.KEY, text=text, command=f"cachegate bindings forget {key.key_id}")
 
 
 def _tenant_back(key: Key, tenant: Tenant | None) -> Remedy:

@@ -11,12 +11,12 @@ from gateway.directory.edits.keys import is_rotating
 from gateway.directory.reading.key_report import Concern, Period, new_networks, report_keys
 from gateway.directory.reading.key_usage import find_uses
 from gateway.model.moments import at, when
+from gateway.model.names import KeyId, TenantId  # noqa: TC001 -- msgspec reads annotations
 from gateway.operations.known_names import find_membership, verify_tenant
 
 if TYPE_CHECKING:
     from gateway.directory.reading.key_report import ReportedKey
     from gateway.model.facts import Key
-    from gateway.model.names import KeyId, TenantId
     from gateway.model.tenant_records import TenantRecordId
     from gateway.operations.session import OperatorSession
 
