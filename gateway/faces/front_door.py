@@ -28,7 +28,7 @@ from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.route import FaceRoute
 from gateway.front_door import answers
 from gateway.front_door.matching import match, methods_of
-from gateway.front_door.named_models import MEMBER, with_known_ids
+from gateway.front_door.named_models import MEMBER, with_known_ids, with_known_ids_in
 from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import find_key_in_head, read
 from gateway.front_door.values import Answering, BodyKind
@@ -284,7 +284,7 @@ class ForwardedRequest:
             return await self._list(self._lists, receipt, inquiry.credential)
         answer = self._answer
         if answer is None:
-            answer = await self._while_client_stays(self._ask(principal, inquiry))
+            answer = await self._while_client_stays(self._fetch(principal, inquiry))
         return await self._pass(answer, receipt, inquiry, inquiry.credential)
 
     # To the server
@@ -309,8 +309,16 @@ class ForwardedRequest:
         self._secrets = (key, credential.secret)
         return key
 
-    async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
+    async def _fetch(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
         """Send the request, and return its answer once it has begun; a small one once it is whole."""
+        answer = self._answer = await self._ask(principal, inquiry)
+        self._verify_models(answer, inquiry)
+        if answer.length is not None and answer.length <= SMALL_BYTES:
+            self._whole = await self._join(answer)
+        return answer
+
+    async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
+        """Send the request, and return its answer once it has begun."""
         whose = principal.whose
         if inquiry.credential is None or principal.tenant is None or whose is None:
             raise Refusal(Reason.NOT_PERMITTED)
@@ -328,12 +336,7 @@ class ForwardedRequest:
             images=images,
         )
         self._image_name = outbound.image_name
-        answer = await self._send(outbound, str(inquiry.models[0]), principal.tenant)
-        self._answer = answer
-        self._verify_models(answer, inquiry)
-        if answer.length is not None and answer.length <= SMALL_BYTES:
-            self._whole = await self._join(answer)
-        return answer
+        return await self._send(outbound, str(inquiry.models[0]), principal.tenant)
 
     async def _send(self, outbound: Outbound, model: str, tenant: TenantId) -> UpstreamAnswer:
         is_streamed = outbound.body is None and self._matched.route.body is BodyKind.STREAM
@@ -396,16 +399,27 @@ class ForwardedRequest:
         """What this work returns. It ends when the client leaves: then the server's connection closes."""
         if self._matched.route.body is not BodyKind.STREAM:
             self._body_has_ended.set()
-        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self._client_leaves())
+        task, has_left = asyncio.current_task(), False
+
+        def leave(waiting: asyncio.Task[None]) -> None:
+            nonlocal has_left
+            has_left = not waiting.cancelled()  # an error says that nothing more can be received
+            if has_left and task is not None:
+                waiting.exception()  # retrieved, so that asyncio does not warn
+                task.cancel()
+
+        # The work stays in this task, where it takes fewer turns of the event loop than in one of its own.
+        leaving = asyncio.ensure_future(self._client_leaves())
+        leaving.add_done_callback(leave)
         try:
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise ClientGoneError
-            return working.result()
+            return await work
+        except asyncio.CancelledError:
+            if not has_left or task is None or task.uncancel():  # cancelled by somebody else, too
+                raise
+            raise ClientGoneError from None
         finally:
-            working.cancel()
+            leaving.remove_done_callback(leave)
             leaving.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
 
     async def _client_leaves(self) -> None:
         await self._body_has_ended.wait()
@@ -429,12 +443,16 @@ class ForwardedRequest:
         if self._image_name is not None and self._matched.route.path in NAMING_ROUTES:
             body = answers.name_image(await self._read_whole(answer), self._image_name)
             return Answer(answer.status, _with_length(headers, len(body)), body)
+        known = self._known_ids(receipt, inquiry) if answers.is_json(headers) else None
         if self._whole is not None:
-            pieces = self._known_pieces(_only(self._whole), headers, receipt, inquiry)
-            body = b"".join([piece async for piece in pieces])
+            body = self._whole
+            if known is not None:
+                body = with_known_ids_in(body, known, self._on_other_model, self._names_model)
             return Answer(answer.status, headers, body, Ending.RELAYED)
         if self._pieces is None:
-            self._pieces = self._known_pieces(self._pieces_of(answer), headers, receipt, inquiry)
+            self._pieces = self._pieces_of(answer)
+            if known is not None:
+                self._pieces = with_known_ids(self._pieces, known, self._on_other_model, self._names_model)
             # The first piece nearly always has the names of models in it: what is wrong with it is answered.
             self._first = await self._while_client_stays(_first_of(self._pieces))
         return Answer(
@@ -473,16 +491,12 @@ class ForwardedRequest:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
         return bytes(body)
 
-    def _known_pieces(
-        self, pieces: AsyncIterator[bytes], headers: Headers, receipt: Receipt, inquiry: InferenceRequest
-    ) -> AsyncIterator[bytes]:
-        """The pieces of an answer. A prediction names no model but those that were authorised."""
-        if not answers.is_json(headers):
-            return pieces
-        known = {*inquiry.reported, *self._dependencies}
+    def _known_ids(self, receipt: Receipt, inquiry: InferenceRequest) -> set[str]:
+        """The ids that were authorised: a prediction names no model but these."""
+        known: set[str] = {*inquiry.reported, *self._dependencies}
         if receipt.admission.allowed.model is not None:
             known.add(receipt.admission.allowed.model)
-        return with_known_ids(pieces, known, self._on_other_model, self._names_model)
+        return known
 
     def _on_other_model(self) -> None:
         """The server used a model that was not authorised, if it could be known which it would use.
@@ -567,10 +581,6 @@ async def _first_of(pieces: AsyncIterator[bytes]) -> bytes:
         return await anext(pieces, b"")
     except InferenceFailed as failure:
         raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
-
-
-async def _only(piece: bytes) -> AsyncIterator[bytes]:
-    yield piece
 
 
 async def _do_nothing() -> None:

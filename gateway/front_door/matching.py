@@ -99,4 +99,6 @@ def _routes_of(table: ServerTable, path: str) -> list[ServerRoute]:
 
 def path_of(route: ServerRoute, values: dict[str, str]) -> str:
     """The decoded path of a route with these parameters."""
+    if not values:
+        return route.path
     return re.sub(r"\{([a-z_]+)(?::[a-z]+)?\}", lambda found: values[found[1]], route.path)

@@ -124,6 +124,10 @@ class Servers:
 
     def __init__(self, servers: Sequence[InferenceServer], clock: MonotonicClock) -> None:
         self.all = tuple(BalancedServer(one, clock) for one in servers)
+        self._bound = {
+            tenant: tuple(one for one in self.all if one.tenant == tenant)
+            for tenant in {one.tenant for one in self.all}
+        }
 
     def choose(
         self, model: str, tenant: TenantId | None, *, tried: Collection[BalancedServer] = ()
@@ -147,8 +151,7 @@ class Servers:
 
     def all_for(self, tenant: TenantId | None) -> tuple[BalancedServer, ...]:
         """The servers that a tenant's requests may go to: its own if it has any, else those of nobody."""
-        own = tuple(one for one in self.all if tenant is not None and one.tenant == tenant)
-        return own or tuple(one for one in self.all if one.tenant is None)
+        return self._bound.get(tenant) or self._bound.get(None, ())
 
 
 def _rank(server: BalancedServer, model: str) -> bytes:
