@@ -88,6 +88,7 @@ RESERVED = frozenset(
 NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 """Whose answers have the name that an image is kept under: the tenant gets its own there."""
 
+WATCH_AFTER_SECONDS = 0.02  # how soon a client that left is noticed, while its request is under way
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
 SMALL_BYTES = 64 << 10
@@ -400,6 +401,12 @@ class ForwardedRequest:
         if self._matched.route.body is not BodyKind.STREAM:
             self._body_has_ended.set()
         task, has_left = asyncio.current_task(), False
+        leaving: asyncio.Task[None] | None = None
+
+        def watch() -> None:
+            nonlocal leaving
+            leaving = asyncio.ensure_future(self._client_leaves())
+            leaving.add_done_callback(leave)
 
         def leave(waiting: asyncio.Task[None]) -> None:
             nonlocal has_left
@@ -408,9 +415,8 @@ class ForwardedRequest:
                 waiting.exception()  # retrieved, so that asyncio does not warn
                 task.cancel()
 
-        # The work stays in this task, where it takes fewer turns of the event loop than in one of its own.
-        leaving = asyncio.ensure_future(self._client_leaves())
-        leaving.add_done_callback(leave)
+        # What is over sooner, as most predictions are, needs no task of its own for this.
+        watching = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, watch)
         try:
             return await work
         except asyncio.CancelledError:
@@ -418,8 +424,10 @@ class ForwardedRequest:
                 raise
             raise ClientGoneError from None
         finally:
-            leaving.remove_done_callback(leave)
-            leaving.cancel()
+            watching.cancel()
+            if leaving is not None:
+                leaving.remove_done_callback(leave)
+                leaving.cancel()
 
     async def _client_leaves(self) -> None:
         await self._body_has_ended.wait()

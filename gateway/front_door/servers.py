@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import defaultdict
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -72,7 +72,7 @@ class BalancedServer:
     def __init__(self, server: InferenceServer, clock: MonotonicClock) -> None:
         self.url, self.tenant, self.name = server.url, server.tenant, server.name
         self.under_way = 0
-        self._of_tenant: Counter[TenantId | None] = Counter()
+        self._of_tenant: defaultdict[TenantId | None, int] = defaultdict(int)
         self._failed_checks = 0
         self._circuit = Circuit(now=clock.monotonic, chance=random.random)
 
@@ -93,7 +93,7 @@ class BalancedServer:
     def has_room(self, tenant: TenantId | None) -> bool:
         """Whether one more request of this tenant is within the bounds."""
         most = MAX_UNDER_WAY if self.tenant is not None else MAX_OF_TENANT
-        return self.under_way < MAX_UNDER_WAY and self._of_tenant[tenant] < most
+        return self.under_way < MAX_UNDER_WAY and self._of_tenant.get(tenant, 0) < most
 
     @contextmanager
     def in_use(self, tenant: TenantId | None = None) -> Iterator[Use]:
@@ -145,6 +145,8 @@ class Servers:
             raise Refusal(Reason.BUSY)
         total = sum(one.under_way for one in available)
         bound = max(LEAST_BEFORE_SPREADING, math.ceil(SHARE_OF_AVERAGE * (total + 1) / len(available)))
+        if len(open_to_more) == 1:
+            return open_to_more[0]
         in_order = sorted(open_to_more, key=lambda one: _rank(one, model), reverse=True)
         # All may be over the bound where the tenant has no room at the others: then the model's own.
         return next((one for one in in_order if one.under_way < bound), in_order[0])

@@ -9,7 +9,7 @@ addresses cannot fill it.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Bodies:
     def __init__(self, max_held_bytes: int) -> None:
         self._max_held_bytes = max_held_bytes
         self._held_bytes = 0
-        self._of_client: Counter[str] = Counter()
+        self._of_client: defaultdict[str, int] = defaultdict(int)
 
     @contextmanager
     def holding(self, client: str) -> Iterator[BodyShare]:
