@@ -400,34 +400,7 @@ class ForwardedRequest:
         """What this work returns. It ends when the client leaves: then the server's connection closes."""
         if self._matched.route.body is not BodyKind.STREAM:
             self._body_has_ended.set()
-        task, has_left = asyncio.current_task(), False
-        leaving: asyncio.Task[None] | None = None
-
-        def watch() -> None:
-            nonlocal leaving
-            leaving = asyncio.ensure_future(self._client_leaves())
-            leaving.add_done_callback(leave)
-
-        def leave(waiting: asyncio.Task[None]) -> None:
-            nonlocal has_left
-            has_left = not waiting.cancelled()  # an error says that nothing more can be received
-            if has_left and task is not None:
-                waiting.exception()  # retrieved, so that asyncio does not warn
-                task.cancel()
-
-        # What is over sooner, as most predictions are, needs no task of its own for this.
-        watching = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, watch)
-        try:
-            return await work
-        except asyncio.CancelledError:
-            if not has_left or task is None or task.uncancel():  # cancelled by somebody else, too
-                raise
-            raise ClientGoneError from None
-        finally:
-            watching.cancel()
-            if leaving is not None:
-                leaving.remove_done_callback(leave)
-                leaving.cancel()
+        return await while_client_stays(work, self._client_leaves)
 
     async def _client_leaves(self) -> None:
         await self._body_has_ended.wait()
@@ -576,6 +549,46 @@ class ForwardedRequest:
             return allowed.issuperset(models)
 
         return await answers.keep_models(bodies, may_infer)
+
+
+async def while_client_stays(
+    work: Coroutine[Any, Any, T], client_leaves: Callable[[], Coroutine[Any, Any, None]]
+) -> T:
+    """What this work returns. Raises `ClientGoneError`, and ends the work, once `client_leaves` returns.
+
+    Whether the client leaves is watched by a task of its own, which most predictions are too short to need.
+    The work stays in the task of its request, where it takes fewer turns of the event loop than in another.
+    """
+    task, has_left = asyncio.current_task(), False
+    if task is None:
+        raise RuntimeError("there is no task that could wait")
+    before = task.cancelling()
+    leaving: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal leaving
+        leaving = asyncio.ensure_future(client_leaves())
+        leaving.add_done_callback(leave)
+
+    def leave(waiting: asyncio.Task[None]) -> None:
+        nonlocal has_left
+        has_left = not waiting.cancelled()
+        if has_left:
+            waiting.exception()  # an error says the same, and is retrieved, so that asyncio does not warn
+            task.cancel()
+
+    watching = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, watch)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if has_left and task.uncancel() <= before:
+            raise ClientGoneError from None
+        raise  # cancelled by somebody else, too
+    finally:
+        watching.cancel()
+        if leaving is not None:
+            leaving.remove_done_callback(leave)
+            leaving.cancel()
 
 
 def _with_length(headers: Headers, length: int) -> Headers:
