@@ -29,7 +29,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.model.extensions import BODY_FOLLOWS, LOOKS, SENT, VERIFY, WATCH, ZERO_COPY
 from gateway.server.file_span import RangeCallbacks, do_nothing
@@ -37,7 +37,8 @@ from gateway.server.file_span import RangeCallbacks, do_nothing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
 
-    from gateway.server.protocol import GatewayHttpProtocol
+    from gateway.server.file_sender import FileSender
+    from gateway.server.flow import Flow
 
     App = Callable[[Any, Any, Any], Awaitable[None]]
     Message = MutableMapping[str, Any]
@@ -55,6 +56,24 @@ _FAILED_HEADERS = (
 )
 
 logger = logging.getLogger(__name__)
+
+
+class ConnectionOfExchange(Protocol):
+    """What an exchange needs of its connection."""
+
+    transport: asyncio.Transport
+    flow: Flow
+    sender: FileSender | None  # where the kernel can send files: on a plain connection
+
+    def head_start(self, status: int) -> bytes:
+        """The status line and the server's own headers."""
+
+    @property
+    def is_last_answer(self) -> bool:
+        """Whether the connection closes after the current answer, because the server stops."""
+
+    def end_exchange(self, exchange: Exchange) -> None:
+        """Note that the answer is complete."""
 
 
 class Exchange:
@@ -81,7 +100,7 @@ class Exchange:
     )
 
     def __init__(
-        self, scope: dict[str, Any], connection: GatewayHttpProtocol, *, keep_alive: bool, expects: bool
+        self, scope: dict[str, Any], connection: ConnectionOfExchange, *, keep_alive: bool, expects: bool
     ) -> None:
         self._scope: dict[str, Any] | None = scope  # until it runs: a scope refers to its exchange
         self._is_head = scope["method"] == "HEAD"

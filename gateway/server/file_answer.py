@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from io import UnsupportedOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from gateway.model.answers import Span
 from gateway.server.file_span import RangeCallbacks
@@ -23,16 +23,26 @@ if TYPE_CHECKING:
 
     from gateway.model.at_once import FileBody, Watch
     from gateway.server.file_sender import FileSender
-    from gateway.server.protocol import GatewayHttpProtocol
+    from gateway.server.flow import Flow
 
 COPIED_BYTES = 1 << 20  # in one step, where the file system has no `sendfile`
+
+
+class ConnectionOfFile(Protocol):
+    """What such an answer needs of its connection."""
+
+    transport: asyncio.Transport
+    flow: Flow
+
+    def abort(self) -> None:
+        """Reset the connection."""
 
 
 class FileAnswer:
     """One answer on its way. `on_sent` is called once it is complete."""
 
     def __init__(
-        self, body: FileBody, connection: GatewayHttpProtocol, sender: FileSender, on_sent: Callable[[], None]
+        self, body: FileBody, connection: ConnectionOfFile, sender: FileSender, on_sent: Callable[[], None]
     ) -> None:
         self._body = body
         self._connection = connection

@@ -102,7 +102,7 @@ class FileSender:
             self._socket.close()
             self._socket = None
 
-    # How a range (`file_span.py`) writes to this connection
+    # `file_span.RangeConnection`: how a range writes to this connection
 
     def descriptor(self) -> int:
         """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from io import UnsupportedOperation
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gateway.model.at_once import Watch
-    from gateway.server.file_sender import FileSender
 
 WARM_BYTES = 1 << 21  # what is probed, and read ahead by a thread, at once
 PROBE_BYTES = 256 << 10  # one probe for so many bytes costs 1 % of sending them, and misses smaller holes
@@ -36,6 +35,22 @@ _NO_NOWAIT = frozenset(
 )  # file systems without RWF_NOWAIT: a thread reads there before each step
 NO_SENDFILE = _NO_NOWAIT | {errno.ENOSYS}
 _PROBE = [bytearray(1)]  # the buffer of a probe; its content is not used
+
+
+class RangeConnection(Protocol):
+    """The connection that a range is sent on (`FileSender`)."""
+
+    def descriptor(self) -> int:
+        """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""
+
+    def is_clear(self) -> bool:
+        """Whether the kernel has all that was written to the transport before."""
+
+    def begin(self, step: Callable[[], bool]) -> None:
+        """Call `step` now or in one of the next event loop iterations, and again while it returns True."""
+
+    def when_writable(self, step: Callable[[], bool]) -> None:
+        """Call `step` in the same way once the socket is writable."""
 
 
 def do_nothing() -> None:
@@ -59,14 +74,14 @@ class FileSpan:
         offset: int,
         count: int,
         looks: RangeCallbacks,
-        sender: FileSender,
+        way: RangeConnection,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._file = file
         self._begin = self._offset = self._warm_end = offset
         self._end = offset + count
         self._looks = looks
-        self._sender = sender
+        self._way = way
         self._loop = loop
         self._woken: asyncio.Future[None] | None = None  # set while the task waits
         self._error: BaseException | None = None
@@ -88,7 +103,7 @@ class FileSpan:
                 )
                 self._warm_end = self._next_warm_end
             self._woken = self._loop.create_future()
-            self._sender.begin(self.step)
+            self._way.begin(self.step)
             try:
                 await self._woken
             finally:
@@ -125,12 +140,12 @@ class FileSpan:
         looks = self._looks
         if (looks.watch is not None and not looks.watch.is_certain) or not self._is_warm():
             return self._wake()
-        if not self._sender.is_clear():
+        if not self._way.is_clear():
             return self._wait_for_room()
         wanted = min(STEP_BYTES, self._warm_end - self._offset)
         looks.verify()  # nothing is awaited between this check and the system call
         try:
-            sent = os.sendfile(self._sender.descriptor(), self._file, self._offset, wanted)
+            sent = os.sendfile(self._way.descriptor(), self._file, self._offset, wanted)
         except BlockingIOError:
             return self._wait_for_room()
         except OSError as error:
@@ -155,7 +170,7 @@ class FileSpan:
 
     def _wait_for_room(self) -> bool:
         self._warm_end = self._offset  # probe again: the pages may be evicted until the socket is writable
-        self._sender.when_writable(self.step)
+        self._way.when_writable(self.step)
         return False
 
     @property
