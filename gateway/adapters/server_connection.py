@@ -35,6 +35,7 @@ class ServerConnection(asyncio.Protocol):
     def __init__(self, on_end: Callable[[ServerConnection], None]) -> None:
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()  # of the socket, for as long as the transport is open
         self._end: str | None = None  # why nothing more can come
         self._reader: AnswerReader | None = None  # of the exchange that is under way
         self._is_request_whole = False
@@ -47,6 +48,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # of a stream
         """Have `resume_writing` called once all is with the kernel."""
         self.transport = transport
+        self._poll.register(transport.get_extra_info("socket").fileno(), _ANYTHING)
         transport.set_write_buffer_limits(high=1, low=0)  # with 0, TLS transports never resume
 
     def data_received(self, data: bytes) -> None:
@@ -92,9 +94,7 @@ class ServerConnection(asyncio.Protocol):
         """
         if self._end is not None or self.transport.is_closing():
             return False
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket").fileno(), _ANYTHING)
-        return not poll.poll(0)
+        return not self._poll.poll(0)
 
     def begin(self) -> None:
         """Begin an exchange: what comes from now on is its answer."""

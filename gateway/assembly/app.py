@@ -97,7 +97,7 @@ class Worker:
 
         in_front = [Middleware(HealthMiddleware)] if self.pipeline.links is not None else []
         return Starlette(
-            routes=[*self._endpoints, *self._forwarded],
+            routes=[*self._forwarded, *self._endpoints],  # each only takes what was admitted for it
             middleware=[*in_front, self._guard(self._routes)],
             lifespan=lifespan,
         )

@@ -29,6 +29,7 @@ UNIX_PEER = "local"
 
 MAX_HOPS = 32  # proxies before us; a longer list of trusted hops is a loop or an attack
 
+REMEMBERED_PEERS = 4096
 REMEMBERED_LISTS = 4096
 MAX_REMEMBERED_BYTES = 256  # of a list; clients begin these lists
 
@@ -90,6 +91,12 @@ class Peer:
         is_short = len(forwarded) <= MAX_REMEMBERED_BYTES
         named = _find_client if is_short else _find_client.__wrapped__
         return named(forwarded, self._trusted) or self._own
+
+
+@lru_cache(REMEMBERED_PEERS)
+def peer_of(address: str | None, trusted: TrustedNetworks) -> Peer:
+    """The other end of the connections from an address; None on a unix socket."""
+    return Peer(address, trusted)
 
 
 @lru_cache(REMEMBERED_LISTS)

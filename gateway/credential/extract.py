@@ -33,6 +33,8 @@ KEY_PARAMETERS = frozenset(
 )
 """Names of query parameters that hold a key in some common API; letters only, in lower case."""
 
+KEY_HEADERS = frozenset({b"authorization", b"x-api-key"})
+
 _ANONYMOUS = b"local"  # what the engine sends when it has no key
 KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]{1,%d}" % MAX_CREDENTIAL_BYTES)  # visible ASCII without the comma
 _PLAIN = re.compile(b"Bearer (%b)" % KEY.pattern)  # as nearly all clients write it

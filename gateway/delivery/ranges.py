@@ -49,7 +49,8 @@ def find_ranges(lines: Sequence[bytes], size: int) -> tuple[Span, ...] | None:
             spans.append(span)
     if not any(asked):
         return None
-    spans = coalesce(spans)
+    if len(spans) > 1:
+        spans = coalesce(spans)
     return tuple(spans) if len(spans) <= MAX_RANGES else None
 
 

@@ -28,7 +28,7 @@ from gateway.adapters.inference_server import InferenceFailed
 from gateway.faces.route import FaceRoute
 from gateway.front_door import answers
 from gateway.front_door.matching import match, methods_of
-from gateway.front_door.named_models import MEMBER, with_known_ids
+from gateway.front_door.named_models import MEMBER, with_known_ids, with_known_ids_in
 from gateway.front_door.origins import cors_headers, preflight
 from gateway.front_door.reading import find_key_in_head, read
 from gateway.front_door.values import Answering, BodyKind
@@ -88,6 +88,7 @@ RESERVED = frozenset(
 NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 """Whose answers have the name that an image is kept under: the tenant gets its own there."""
 
+WATCH_AFTER_SECONDS = 0.02  # how soon a client that left is noticed, while its request is under way
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
 SMALL_BYTES = 64 << 10
@@ -284,7 +285,7 @@ class ForwardedRequest:
             return await self._list(self._lists, receipt, inquiry.credential)
         answer = self._answer
         if answer is None:
-            answer = await self._while_client_stays(self._ask(principal, inquiry))
+            answer = await self._while_client_stays(self._fetch(principal, inquiry))
         return await self._pass(answer, receipt, inquiry, inquiry.credential)
 
     # To the server
@@ -309,8 +310,16 @@ class ForwardedRequest:
         self._secrets = (key, credential.secret)
         return key
 
-    async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
+    async def _fetch(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
         """Send the request, and return its answer once it has begun; a small one once it is whole."""
+        answer = self._answer = await self._ask(principal, inquiry)
+        self._verify_models(answer, inquiry)
+        if answer.length is not None and answer.length <= SMALL_BYTES:
+            self._whole = await self._join(answer)
+        return answer
+
+    async def _ask(self, principal: Principal, inquiry: InferenceRequest) -> UpstreamAnswer:
+        """Send the request, and return its answer once it has begun."""
         whose = principal.whose
         if inquiry.credential is None or principal.tenant is None or whose is None:
             raise Refusal(Reason.NOT_PERMITTED)
@@ -328,12 +337,7 @@ class ForwardedRequest:
             images=images,
         )
         self._image_name = outbound.image_name
-        answer = await self._send(outbound, str(inquiry.models[0]), principal.tenant)
-        self._answer = answer
-        self._verify_models(answer, inquiry)
-        if answer.length is not None and answer.length <= SMALL_BYTES:
-            self._whole = await self._join(answer)
-        return answer
+        return await self._send(outbound, str(inquiry.models[0]), principal.tenant)
 
     async def _send(self, outbound: Outbound, model: str, tenant: TenantId) -> UpstreamAnswer:
         is_streamed = outbound.body is None and self._matched.route.body is BodyKind.STREAM
@@ -396,16 +400,7 @@ class ForwardedRequest:
         """What this work returns. It ends when the client leaves: then the server's connection closes."""
         if self._matched.route.body is not BodyKind.STREAM:
             self._body_has_ended.set()
-        working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(self._client_leaves())
-        try:
-            await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                raise ClientGoneError
-            return working.result()
-        finally:
-            working.cancel()
-            leaving.cancel()
-            await asyncio.gather(working, leaving, return_exceptions=True)
+        return await while_client_stays(work, self._client_leaves)
 
     async def _client_leaves(self) -> None:
         await self._body_has_ended.wait()
@@ -429,12 +424,16 @@ class ForwardedRequest:
         if self._image_name is not None and self._matched.route.path in NAMING_ROUTES:
             body = answers.name_image(await self._read_whole(answer), self._image_name)
             return Answer(answer.status, _with_length(headers, len(body)), body)
+        known = self._known_ids(receipt, inquiry) if answers.is_json(headers) else None
         if self._whole is not None:
-            pieces = self._known_pieces(_only(self._whole), headers, receipt, inquiry)
-            body = b"".join([piece async for piece in pieces])
+            body = self._whole
+            if known is not None:
+                body = with_known_ids_in(body, known, self._on_other_model, self._names_model)
             return Answer(answer.status, headers, body, Ending.RELAYED)
         if self._pieces is None:
-            self._pieces = self._known_pieces(self._pieces_of(answer), headers, receipt, inquiry)
+            self._pieces = self._pieces_of(answer)
+            if known is not None:
+                self._pieces = with_known_ids(self._pieces, known, self._on_other_model, self._names_model)
             # The first piece nearly always has the names of models in it: what is wrong with it is answered.
             self._first = await self._while_client_stays(_first_of(self._pieces))
         return Answer(
@@ -473,16 +472,12 @@ class ForwardedRequest:
             raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
         return bytes(body)
 
-    def _known_pieces(
-        self, pieces: AsyncIterator[bytes], headers: Headers, receipt: Receipt, inquiry: InferenceRequest
-    ) -> AsyncIterator[bytes]:
-        """The pieces of an answer. A prediction names no model but those that were authorised."""
-        if not answers.is_json(headers):
-            return pieces
-        known = {*inquiry.reported, *self._dependencies}
+    def _known_ids(self, receipt: Receipt, inquiry: InferenceRequest) -> set[str]:
+        """The ids that were authorised: a prediction names no model but these."""
+        known: set[str] = {*inquiry.reported, *self._dependencies}
         if receipt.admission.allowed.model is not None:
             known.add(receipt.admission.allowed.model)
-        return with_known_ids(pieces, known, self._on_other_model, self._names_model)
+        return known
 
     def _on_other_model(self) -> None:
         """The server used a model that was not authorised, if it could be known which it would use.
@@ -556,6 +551,46 @@ class ForwardedRequest:
         return await answers.keep_models(bodies, may_infer)
 
 
+async def while_client_stays(
+    work: Coroutine[Any, Any, T], client_leaves: Callable[[], Coroutine[Any, Any, None]]
+) -> T:
+    """What this work returns. Raises `ClientGoneError`, and ends the work, once `client_leaves` returns.
+
+    Whether the client leaves is watched by a task of its own, which most predictions are too short to need.
+    The work stays in the task of its request, where it takes fewer turns of the event loop than in another.
+    """
+    task, has_left = asyncio.current_task(), False
+    if task is None:
+        raise RuntimeError("there is no task that could wait")
+    before = task.cancelling()
+    leaving: asyncio.Task[None] | None = None
+
+    def watch() -> None:
+        nonlocal leaving
+        leaving = asyncio.ensure_future(client_leaves())
+        leaving.add_done_callback(leave)
+
+    def leave(waiting: asyncio.Task[None]) -> None:
+        nonlocal has_left
+        has_left = not waiting.cancelled()
+        if has_left:
+            waiting.exception()  # an error says the same, and is retrieved, so that asyncio does not warn
+            task.cancel()
+
+    watching = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, watch)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if has_left and task.uncancel() <= before:
+            raise ClientGoneError from None
+        raise  # cancelled by somebody else, too
+    finally:
+        watching.cancel()
+        if leaving is not None:
+            leaving.remove_done_callback(leave)
+            leaving.cancel()
+
+
 def _with_length(headers: Headers, length: int) -> Headers:
     kept = [pair for pair in headers.pairs if pair[0] != b"content-length"]
     return Headers.of(*kept, (b"content-length", b"%d" % length))
@@ -567,10 +602,6 @@ async def _first_of(pieces: AsyncIterator[bytes]) -> bytes:
         return await anext(pieces, b"")
     except InferenceFailed as failure:
         raise Refusal(Reason.INFERENCE_UNAVAILABLE) from failure
-
-
-async def _only(piece: bytes) -> AsyncIterator[bytes]:
-    yield piece
 
 
 async def _do_nothing() -> None:

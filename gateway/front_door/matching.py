@@ -34,7 +34,8 @@ def match(table: ServerTable, method: str, raw_path: bytes) -> Matched:
     CLOSED_ROUTE.
     """
     path = decoded_path(raw_path)
-    for index in _candidates(table, method, path):
+    literal = table.literals.get((method, path))
+    for index in table.parametric if literal is None else (literal,):
         route = table.routes[index]
         found = table.patterns[index].fullmatch(path)
         if found is None or route.method not in {method, "*"}:
@@ -60,14 +61,6 @@ def decoded_path(raw_path: bytes) -> str:
     if _CONTROLS.search(path) or not {"", ".", ".."}.isdisjoint(path.split("/")[1:]):
         raise Refusal(Reason.MALFORMED_PATH)
     return path
-
-
-def _candidates(table: ServerTable, method: str, path: str) -> list[int]:
-    """The rows that may match, in order: the one with this very path, and those with parameters."""
-    exact = table.literals.get((method, path))
-    if exact is None:
-        return list(table.parametric)
-    return [*(index for index in table.parametric if index < exact), exact]
 
 
 def _why_none(table: ServerTable, path: str) -> Reason:
@@ -99,4 +92,6 @@ def _routes_of(table: ServerTable, path: str) -> list[ServerRoute]:
 
 def path_of(route: ServerRoute, values: dict[str, str]) -> str:
     """The decoded path of a route with these parameters."""
+    if not values:
+        return route.path
     return re.sub(r"\{([a-z_]+)(?::[a-z]+)?\}", lambda found: values[found[1]], route.path)

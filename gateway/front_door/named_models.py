@@ -56,6 +56,16 @@ async def with_known_ids(
         yield held
 
 
+def with_known_ids_in(
+    text: bytes, known: Collection[str], on_other: Callable[[], None], member: bytes = MEMBER
+) -> bytes:
+    """The same for a document that is there as a whole."""
+    if member not in text:
+        return text
+    ready, held = _pass_on(text, known, on_other, member)
+    return ready + held
+
+
 def _pass_on(
     text: bytes, known: Collection[str], on_other: Callable[[], None], member: bytes
 ) -> tuple[bytes, bytes]:

@@ -14,7 +14,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_to_bytes
 
-from gateway.credential.extract import extract
+from gateway.credential.extract import KEY_HEADERS, extract
 from gateway.front_door.images import ImageReader
 from gateway.front_door.strict_json import parse_strict_object
 from gateway.front_door.table import could_be_legacy, parse_served_id
@@ -105,8 +105,11 @@ def find_key_in_head(request: WireRequest) -> Credential | None:
 
     Raises `Refusal` for a query or a key that `read` refuses as well.
     """
+    fields = _read_query(request.query)
+    if not fields.get("api_key") and not any(name in KEY_HEADERS for name, _ in request.headers):
+        return None  # as nearly all bodies of the SDK: their key is in them
     try:
-        return _read_key(request, _read_query(request.query), None)
+        return _read_key(request, fields, None)
     except Refusal as refusal:
         if refusal.reason is Reason.NO_CREDENTIAL:
             return None

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import defaultdict
 from contextlib import contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -72,7 +72,7 @@ class BalancedServer:
     def __init__(self, server: InferenceServer, clock: MonotonicClock) -> None:
         self.url, self.tenant, self.name = server.url, server.tenant, server.name
         self.under_way = 0
-        self._of_tenant: Counter[TenantId | None] = Counter()
+        self._of_tenant: defaultdict[TenantId | None, int] = defaultdict(int)
         self._failed_checks = 0
         self._circuit = Circuit(now=clock.monotonic, chance=random.random)
 
@@ -93,7 +93,7 @@ class BalancedServer:
     def has_room(self, tenant: TenantId | None) -> bool:
         """Whether one more request of this tenant is within the bounds."""
         most = MAX_UNDER_WAY if self.tenant is not None else MAX_OF_TENANT
-        return self.under_way < MAX_UNDER_WAY and self._of_tenant[tenant] < most
+        return self.under_way < MAX_UNDER_WAY and self._of_tenant.get(tenant, 0) < most
 
     @contextmanager
     def in_use(self, tenant: TenantId | None = None) -> Iterator[Use]:
@@ -124,6 +124,10 @@ class Servers:
 
     def __init__(self, servers: Sequence[InferenceServer], clock: MonotonicClock) -> None:
         self.all = tuple(BalancedServer(one, clock) for one in servers)
+        self._bound = {
+            tenant: tuple(one for one in self.all if one.tenant == tenant)
+            for tenant in {one.tenant for one in self.all}
+        }
 
     def choose(
         self, model: str, tenant: TenantId | None, *, tried: Collection[BalancedServer] = ()
@@ -141,14 +145,15 @@ class Servers:
             raise Refusal(Reason.BUSY)
         total = sum(one.under_way for one in available)
         bound = max(LEAST_BEFORE_SPREADING, math.ceil(SHARE_OF_AVERAGE * (total + 1) / len(available)))
+        if len(open_to_more) == 1:
+            return open_to_more[0]
         in_order = sorted(open_to_more, key=lambda one: _rank(one, model), reverse=True)
         # All may be over the bound where the tenant has no room at the others: then the model's own.
         return next((one for one in in_order if one.under_way < bound), in_order[0])
 
     def all_for(self, tenant: TenantId | None) -> tuple[BalancedServer, ...]:
         """The servers that a tenant's requests may go to: its own if it has any, else those of nobody."""
-        own = tuple(one for one in self.all if tenant is not None and one.tenant == tenant)
-        return own or tuple(one for one in self.all if one.tenant is None)
+        return self._bound.get(tenant) or self._bound.get(None, ())
 
 
 def _rank(server: BalancedServer, model: str) -> bytes:

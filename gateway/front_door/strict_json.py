@@ -47,13 +47,7 @@ def parse_strict_object(body: bytes) -> dict[str, Any]:
     """The one JSON object that a body is. Raises `Refusal(MALFORMED_BODY)`."""
     _verify_bounds(body)
     try:
-        document = json.loads(
-            body.decode(),
-            object_pairs_hook=_object,
-            parse_constant=_refuse,
-            parse_float=_finite,
-            parse_int=_bounded,
-        )
+        document = _STRICT.decode(body.decode())
         if _SURROGATE.search(
             body
         ):  # seldom; a pair of surrogates is a character, a lone one cannot be encoded
@@ -112,3 +106,8 @@ def _bounded(text: str) -> int:
     if len(text) > MAX_NUMBER_CHARACTERS:
         raise ValueError("a number is too long")
     return int(text)
+
+
+_STRICT = json.JSONDecoder(
+    object_pairs_hook=_object, parse_constant=_refuse, parse_float=_finite, parse_int=_bounded
+)

@@ -147,7 +147,7 @@ class ServerTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     version: str
     routes: tuple[ServerRoute, ...]  # in the server's order: the first that matches is the request's
     patterns: tuple[re.Pattern[str], ...]  # of their paths
-    literals: dict[tuple[str, str], int]  # method and path of the routes without parameters: the first row
+    literals: dict[tuple[str, str], int]  # by method and path: the row of a path that no earlier row matches
     parametric: tuple[int, ...]  # the rows with parameters
     id_members: frozenset[str]
     fields: dict[str, str]
@@ -235,14 +235,19 @@ def parse_table(text: bytes, where: str, version: str) -> ServerTable:
     for problem in _problems(document, version):
         raise Misconfigured(where, problem)
     routes = tuple(ServerRoute(**msgspec.structs.asdict(row)) for row in document.routes)
+    patterns = tuple(map(_pattern, routes))
     literals: dict[tuple[str, str], int] = {}
     for index, route in enumerate(routes):
-        if "{" not in route.path:
-            literals.setdefault((route.method, route.path), index)
+        before = zip(routes[:index], patterns[:index], strict=True)
+        is_first = not any(
+            other.method in {route.method, "*"} and pattern.fullmatch(route.path) for other, pattern in before
+        )
+        if "{" not in route.path and is_first:
+            literals[route.method, route.path] = index
     return ServerTable(
         version=document.version,
         routes=routes,
-        patterns=tuple(map(_pattern, routes)),
+        patterns=patterns,
         literals=literals,
         parametric=tuple(index for index, route in enumerate(routes) if "{" in route.path),
         id_members=frozenset(document.id_members),

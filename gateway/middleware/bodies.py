@@ -9,7 +9,7 @@ addresses cannot fill it.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import defaultdict
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ class Bodies:
     def __init__(self, max_held_bytes: int) -> None:
         self._max_held_bytes = max_held_bytes
         self._held_bytes = 0
-        self._of_client: Counter[str] = Counter()
+        self._of_client: defaultdict[str, int] = defaultdict(int)
 
     @contextmanager
     def holding(self, client: str) -> Iterator[BodyShare]:
@@ -65,11 +65,12 @@ class Bodies:
     async def read(self, receive: Receive, max_bytes: int, held: BodyShare) -> bytes:
         """The whole body. Raises `Refusal` for one that is too long, too slow or incomplete, or with BUSY."""
         body = bytearray()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + WHOLE_SECONDS
         try:
-            async with asyncio.timeout(WHOLE_SECONDS):
+            async with asyncio.timeout(IDLE_SECONDS) as limit:
                 while True:
-                    async with asyncio.timeout(IDLE_SECONDS):
-                        message = await receive()
+                    message = await receive()
                     if message["type"] != "http.request":
                         raise Refusal(Reason.MALFORMED_REQUEST)
                     piece = message.get("body", b"")
@@ -79,6 +80,7 @@ class Bodies:
                     self._take(len(piece), held)
                     if not message.get("more_body", False):
                         return bytes(body)
+                    limit.reschedule(min(end, loop.time() + IDLE_SECONDS))
         except TimeoutError as error:
             raise Refusal(Reason.SLOW_REQUEST) from error
 

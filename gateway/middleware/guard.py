@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from gateway.audit.record_fields import secrets_of
-from gateway.credential.client import Peer, TrustedNetworks
+from gateway.credential.client import TrustedNetworks, peer_of
 from gateway.credential.extract import extract
 from gateway.middleware.bodies import Bodies, held_bytes
 from gateway.middleware.client_end import client_end
@@ -465,7 +465,7 @@ class ChokePoint:
         headers = tuple(scope["headers"])
         route = self._find_route(scope, raw_path)
         address = scope.get("client")
-        peer = Peer(address[0] if address else None, self._trusted_proxies)
+        peer = peer_of(address[0] if address else None, self._trusted_proxies)
         request = WireRequest(
             method=scope["method"],
             raw_path=raw_path,

@@ -28,10 +28,12 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from sys import getsizeof
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
+from msgspec.structs import replace
 
 from gateway.model.clocks import Clock, MonotonicClock
 from gateway.model.errors import Refusal, Unavailable
@@ -68,8 +70,7 @@ class DescribeFile(Protocol):
         """The headers."""
 
 
-@dataclass(slots=True)
-class KeptFile:
+class KeptFile(msgspec.Struct, eq=False):
     """A cached file, the records that its integrity was checked against, and the paths to check."""
 
     file: OpenFile  # a `HeldFile`, or one that was just opened again

@@ -11,7 +11,7 @@ iteration is bounded (`send_queue.py`), so that a small answer never waits long 
 range is sent, and what is checked before each of its steps, is in `file_span.py`.
 
 Non-goals: how long a client may take nothing (`stall_clock.py`), which bytes belong to which answer
-(`response.py`), and encrypted connections, whose bytes the kernel cannot produce.
+(`exchange.py`), and encrypted connections, whose bytes the kernel cannot produce.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class FileSender:
             self._socket.close()
             self._socket = None
 
-    # `file_span.Way`: how a range writes to this connection
+    # `file_span.RangeConnection`: how a range writes to this connection
 
     def descriptor(self) -> int:
         """The descriptor to write to. Raises `ConnectionResetError` when the connection is lost."""

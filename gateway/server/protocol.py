@@ -71,10 +71,6 @@ _OTHER_THAN_LENGTH = _BODY_OR_EXPECT - {NO_BODY[0]}
 _TAKEN_METHODS = frozenset({b"GET", b"HEAD"})
 
 
-def _do_nothing() -> None:
-    return
-
-
 class _LeftError(Exception):
     """Leaves the parser from within one of its callbacks."""
 
@@ -148,7 +144,7 @@ class GatewayHttpProtocol(asyncio.Protocol):
         self._app_state = app_state
         self._loop = _loop or asyncio.get_running_loop()
         # The connection
-        self.on_lost: Callable[[], None] = _do_nothing  # called once, when the connection is over
+        self.on_lost: Callable[[], None] | None = None  # called once, when the connection is over
         self.is_made = False  # set once the connection is set up, its TLS handshake included
         self.peer: str | None = None
         self.memo: object | None = None
@@ -216,7 +212,8 @@ class GatewayHttpProtocol(asyncio.Protocol):
             self._current.disconnect()
         self._current = self._receiving = self._parser = None  # the parser holds this protocol
         self.waiting.clear()
-        self.on_lost()
+        if self.on_lost is not None:
+            self.on_lost()
 
     def pause_writing(self) -> None:
         """Stop writing and reading: the client does not take what was written."""

@@ -13,47 +13,32 @@ next request, and each of these has a timeout of its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
+
+    from gateway.server.connection import Connection
 
 STALL_SECONDS = 10.0  # where nothing else is set, as for the ops listener
 LEAST_BYTES_PER_SECOND = 240  # a common minimum rate of servers; 14 kB in the 60 s of the default setting
 LOOKS = 8  # checks in each `seconds`: a stalled client is cut at most a quarter of them late
 
 
-class Outflow(Protocol):
-    """The bytes on their way to one client."""
-
-    def unsent_bytes(self) -> int:
-        """How many bytes the client has not acknowledged yet, wherever they are buffered."""
-
-    def acknowledged_bytes(self) -> int:
-        """How many bytes it has acknowledged, from an arbitrary start."""
-
-    def abort(self) -> None:
-        """Abort the connection."""
-
-
-def _do_nothing() -> None:
-    return
-
-
 class StallClock:
     """The clock of one connection. `start` when it is made, `stop` once it is lost."""
 
-    __slots__ = ("_goal", "_least_bytes", "_loop", "_on_stall", "_outflow", "_seconds", "_since", "_timer")
+    __slots__ = ("_connection", "_goal", "_least_bytes", "_loop", "_on_stall", "_seconds", "_since", "_timer")
 
     def __init__(
         self,
-        outflow: Outflow,
+        connection: Connection,
         loop: asyncio.AbstractEventLoop,
         seconds: float,
-        on_stall: Callable[[], None] = _do_nothing,
+        on_stall: Callable[[], None],
     ) -> None:
-        self._outflow = outflow
+        self._connection = connection
         self._loop = loop
         self._seconds = seconds
         self._least_bytes = max(1, int(LEAST_BYTES_PER_SECOND * seconds))
@@ -73,19 +58,19 @@ class StallClock:
             self._timer = None
 
     def _check(self) -> None:
-        unsent = self._outflow.unsent_bytes()
+        unsent = self._connection.unsent_bytes()
         if unsent == 0:  # the usual case
             self._goal = None
         elif self._is_late(unsent):
             self._timer = None
             self._on_stall()
-            self._outflow.abort()
+            self._connection.abort()
             return
         self.start()
 
     def _is_late(self, unsent: int) -> bool:
         """Whether the goal was missed in its time. Sets the next goal when the goal was met."""
-        now, acknowledged = self._loop.time(), self._outflow.acknowledged_bytes()
+        now, acknowledged = self._loop.time(), self._connection.acknowledged_bytes()
         if self._goal is None or acknowledged >= self._goal:
             self._goal, self._since = acknowledged + min(unsent, self._least_bytes), now
         return now - self._since >= self._seconds

@@ -30,7 +30,7 @@ from gateway.audit.request_secrets import RequestSecrets, _names_a_secret
 from gateway.audit.scrub import _clean_agent, clean_agent, longest_run, source_of
 from gateway.caller_views import CallerViews, View
 from gateway.configuration.settings import CHECKOUT_POLICIES
-from gateway.credential.client import Peer, TrustedNetworks, _find_client
+from gateway.credential.client import Peer, TrustedNetworks, _find_client, peer_of
 from gateway.decision import rulebook
 from gateway.decision.policyset import load_policy_folder
 from gateway.decision.rulebook import Rulebook
@@ -734,6 +734,11 @@ def addresses_of_clients(_bound):
     return function(call, _remembered_address)
 
 
+@case(2 * MEGABYTE, size=lambda made: made.cache_info().currsize)
+def peers_of_connections(_bound):
+    return function(lambda number: peer_of(f"2001:db8:{number:x}:1:2222:3333:4444:5555", PROXY), peer_of)
+
+
 @case(3 * MEGABYTE, size=lambda made: made.cache_info().currsize)
 def lists_of_proxies(_bound):
     def call(number):
@@ -1109,7 +1114,7 @@ BOUNDED_OTHERWISE = {
 """Other modules with something that grows, and what bounds it."""
 
 GROWS = re.compile(
-    r"lru_cache|^@cache$|OrderedDict\(|BoundedMemory|Singleflight\(|WeakValueDictionary\(|deque\(|Counter\("
+    r"lru_cache|^@cache$|OrderedDict\(|BoundedMemory|Singleflight\(|WeakValueDictionary\(|deque\(|Counter\(|defaultdict\("
     r"|self\.\w+(?:: [^=\n]+)? = (?:\{\}|set\(\)|dict\(\)|\[\])"
     r"|default_factory=(?:dict|set|list|Counter)|^_\w+: dict\b.* = \{\}",
     re.MULTILINE,

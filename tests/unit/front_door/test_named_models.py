@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.front_door.named_models import MAX_ID_BYTES, MEMBER, MEMBER_IN_WORKFLOWS, with_known_ids
+from gateway.front_door.named_models import (
+    MAX_ID_BYTES,
+    MEMBER,
+    MEMBER_IN_WORKFLOWS,
+    with_known_ids,
+    with_known_ids_in,
+)
 from gateway.model.errors import Reason, Refusal
 
 pytestmark = pytest.mark.anyio
@@ -26,7 +32,9 @@ async def passed(text, *, size=None, on_other=lambda: None, member=MEMBER):
         for start in range(0, len(text), size or len(text)):
             yield text[start : start + (size or len(text))]
 
-    return b"".join([piece async for piece in with_known_ids(pieces(), KNOWN, on_other, member)])
+    got = b"".join([piece async for piece in with_known_ids(pieces(), KNOWN, on_other, member)])
+    assert with_known_ids_in(text, KNOWN, on_other, member) == got  # as a whole as in pieces
+    return got
 
 
 def prediction(model_id, **more):

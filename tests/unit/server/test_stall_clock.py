@@ -82,7 +82,7 @@ def client(loop):
 
 @pytest.fixture
 def clock(loop, client):
-    clock = StallClock(client, loop, SECONDS)
+    clock = StallClock(client, loop, SECONDS, on_stall=lambda: None)
     clock.start()
     return clock
 
