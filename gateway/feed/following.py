@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from gateway.audit.index import Cursor, IndexedRecord, IndexReader
-    from gateway.feed.selection import FeedReader, Selection
+    from gateway.feed.selection import FeedReader
 
 LOOK_SECONDS = 0.005  # between looks while records come
 IDLE_LOOK_SECONDS = 0.02  # while none does
@@ -129,16 +129,14 @@ class Following:
         self.is_closed = True
         self._wake()
 
-    async def is_news(self, records: Sequence[HeldRecord], selection: Selection) -> bool:
-        """Whether one of these records concerns this reader, beside those of its own reading."""
+    async def is_news(self, records: Sequence[IndexedRecord], reader: FeedReader) -> bool:
+        """Whether one of these records is about something else than this reader's own reading."""
         unsure: list[OutcomeRecord] = []
-        for held in records:
-            if selection.document(held.item) is None:
+        for item in records:
+            record = item.record
+            if _is_reading(record, reader):
                 continue
-            record = held.item.record
-            if _is_reading(record, selection.reader):
-                continue
-            if isinstance(record, OutcomeRecord) and record.key_id == selection.reader.key_id:
+            if isinstance(record, OutcomeRecord) and record.key_id == reader.key_id:
                 unsure.append(record)
                 continue
             return True
@@ -191,8 +189,8 @@ class Following:
                 self._take(page)
             idle = 0 if page is not None and page.records else idle + 1
             if page is None or page.is_at_end:
-                is_idle = idle > IDLE_AFTER_LOOKS
-                await asyncio.sleep(max(self._look_seconds, IDLE_LOOK_SECONDS) if is_idle else self._look_seconds)
+                seconds = self._look_seconds
+                await asyncio.sleep(max(seconds, IDLE_LOOK_SECONDS) if idle > IDLE_AFTER_LOOKS else seconds)
 
     def _look(self) -> IndexPage | None:
         """In a thread: what is new, parsed; None where nothing is."""
@@ -255,6 +253,4 @@ def _is_of_route(record: object) -> bool:
 
 def _is_reading(record: object, reader: FeedReader) -> bool:
     """Whether a record is the decision about this reader's own reading."""
-    return (
-        isinstance(record, DecisionRecord) and _is_of_route(record) and record.key_id == reader.key_id
-    )
+    return isinstance(record, DecisionRecord) and _is_of_route(record) and record.key_id == reader.key_id

@@ -7,9 +7,9 @@ of its records would tell how many requests all others made between them. So wha
 
 The key is this node's alone, made once, in its state folder; the nonce is random. Two cursors of one place
 differ, so that it cannot be seen either whether anything happened between two polls. AES-SIV (RFC 5297) stays
-sound if a nonce ever repeats, so there is no number of cursors after which the key has to be changed: a cursor
-is good for as long as the node has its key. The reader it was made for (all of the log, or a tenant's record)
-is authenticated with it: with another reader's cursor there is no answer.
+sound if a nonce ever repeats, so there is no number of cursors after which the key has to be changed: a
+cursor is good for as long as the node has its key. The reader it was made for (all of the log, or a tenant's
+record) is authenticated with it: with another reader's cursor there is no answer.
 
 Non-goals: it is no credential. Whoever has a cursor still needs a key to read.
 """

@@ -1,8 +1,8 @@
 """What a reader of the feed asks for, and what of each record it gets.
 
 A reader of the operator's gets records as they were written. A tenant gets views of its own
-(`tenant_view.py`), and its filters compare what it sees: a filter on what a record holds beside that (the model
-behind an alias, the reason of a refusal) would tell it by what is left.
+(`tenant_view.py`), and its filters compare what it sees: a filter on what a record holds beside that (the
+model behind an alias, the reason of a refusal) would tell it by what is left.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class FeedFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     limit: int = DEFAULT_LIMIT
     wait: float = 0.0
     tenant: str | None = None
-    key: str | None = None
+    key_id: str | None = None
     model: str | None = None
     decision: str | None = None
     reason: str | None = None
@@ -140,9 +140,7 @@ def reader_of(principal: Principal) -> FeedReader:
         raise Refusal(Reason.MISSING_ACTION)
     if principal.tenant is None and principal.role not in READERS_OF_ALL:
         raise Refusal(Reason.MISSING_ACTION)
-    return FeedReader(
-        key_id=principal.key_id, tenant=principal.tenant, tenant_record=principal.tenant_record
-    )
+    return FeedReader(key_id=principal.key_id, tenant=principal.tenant, tenant_record=principal.tenant_record)
 
 
 def parse_request(request: WireRequest, reader: FeedReader, now: float) -> FeedRequest:
@@ -150,13 +148,8 @@ def parse_request(request: WireRequest, reader: FeedReader, now: float) -> FeedR
     form = _form(request)
     try:
         fields = _parse_fields(request.query)
+        _verify(fields, reader)
         selection = _select(fields, reader, now)
-        if not 1 <= fields.limit <= MAX_LIMIT:
-            raise BadNameError(f"limit: expected 1 to {MAX_LIMIT}")
-        if not 0 <= fields.wait <= MAX_WAIT_SECONDS:
-            raise BadNameError(f"wait: expected 0 to {MAX_WAIT_SECONDS:.0f} seconds")
-        if fields.consumer is not None and reader.tenant is not None:
-            raise BadNameError("consumer: a tenant's reader keeps its cursor itself")
     except (BadNameError, msgspec.ValidationError, ValueError) as error:
         raise Refusal(Reason.MALFORMED_QUERY, client_detail=_detail(error)) from error
     after = fields.after
@@ -173,6 +166,15 @@ def parse_request(request: WireRequest, reader: FeedReader, now: float) -> FeedR
     )
 
 
+def _verify(fields: FeedFields, reader: FeedReader) -> None:
+    if not 1 <= fields.limit <= MAX_LIMIT:
+        raise BadNameError(f"limit: expected 1 to {MAX_LIMIT}")
+    if not 0 <= fields.wait <= MAX_WAIT_SECONDS:
+        raise BadNameError(f"wait: expected 0 to {MAX_WAIT_SECONDS:.0f} seconds")
+    if fields.consumer is not None and reader.tenant is not None:
+        raise BadNameError("consumer: a tenant's reader keeps its cursor itself")
+
+
 def _select(fields: FeedFields, reader: FeedReader, now: float) -> Selection:
     if fields.decision is not None and fields.decision not in _DECISIONS:
         raise BadNameError("decision: expected allow or deny")
@@ -180,7 +182,7 @@ def _select(fields: FeedFields, reader: FeedReader, now: float) -> Selection:
         raise BadNameError(f"kind: expected one of {', '.join(sorted(KINDS))}")
     query = Query(
         tenant=fields.tenant,
-        key_id=fields.key,
+        key_id=fields.key_id,
         decision=fields.decision,
         kind=fields.kind,
         since=_past(fields.since, now),
@@ -218,6 +220,11 @@ def _past(text: str | None, now: float) -> float | None:
         return now - parse_duration(text)
     except BadNameError:
         return parse_moment(text, now)
+
+
+def is_stream(request: WireRequest) -> bool:
+    """Whether a request is for a stream."""
+    return _form(request) == STREAM
 
 
 def _form(request: WireRequest) -> bytes:

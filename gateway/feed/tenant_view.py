@@ -12,7 +12,7 @@ the same name that is gone had other ones. A change that was refused names no re
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -28,6 +28,8 @@ from gateway.model.errors import Reason
 from gateway.problems import problem_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gateway.audit.record import Record, ResourcePart
     from gateway.model.names import TenantId
     from gateway.model.tenant_records import TenantRecordId
@@ -109,46 +111,17 @@ encode_view = msgspec.json.Encoder().encode
 def is_of(record: Record, tenant: TenantId, tenant_record: TenantRecordId | None) -> bool:
     """Whether a record is of this tenant, and not of one that had its name before."""
     return (
-        getattr(record, "tenant", None) == tenant
-        and getattr(record, "tenant_record", None) == tenant_record
+        getattr(record, "tenant", None) == tenant and getattr(record, "tenant_record", None) == tenant_record
     )
 
 
 def view_of(record: Record, tenant: TenantId, tenant_record: TenantRecordId | None) -> TenantView | None:
     """What this tenant sees of a record; None for what is not its own, and for kinds that are nobody's."""
-    if not is_of(record, tenant, tenant_record):
-        return None
-    match record:
-        case DecisionRecord():
-            return _of_decision(record)
-        case OutcomeRecord():
-            return _of_outcome(record)
-        case QuestionRecord():
-            return _of_question(record)
-        case ChangeRecord():
-            return TenantView(
-                **_envelope(record, "change"), key_id=record.key_id, action=record.action
-            )
-        case ChangeOutcomeRecord():
-            return TenantView(
-                **_envelope(record, "change-outcome"),
-                key_id=record.key_id,
-                change_id=record.change_id,
-                result="made" if record.generation is not None else "not-made",
-            )
-        case SummaryRecord():
-            return TenantView(
-                **_envelope(record, "summary"),
-                claimed_key_id=record.claimed_key_id,
-                source=record.source,
-                second=record.second,
-                count=record.count,
-            )
-        case _:
-            return None
+    make = _MAKERS.get(type(record))
+    return make(record) if make is not None and is_of(record, tenant, tenant_record) else None
 
 
-def _envelope(record: Record, kind: str) -> dict[str, object]:
+def _envelope(record: Record, kind: str) -> dict[str, Any]:
     return {"view": VIEW_VERSION, "id": record.id, "kind": kind, "time": record.time}
 
 
@@ -193,6 +166,30 @@ def _of_outcome(record: OutcomeRecord) -> TenantView:
     )
 
 
+def _of_change(record: ChangeRecord) -> TenantView:
+    """A change. Who made it is the operator's business, and so is what else it was about."""
+    return TenantView(**_envelope(record, "change"), key_id=record.key_id, action=record.action)
+
+
+def _of_change_outcome(record: ChangeOutcomeRecord) -> TenantView:
+    return TenantView(
+        **_envelope(record, "change-outcome"),
+        key_id=record.key_id,
+        change_id=record.change_id,
+        result="made" if record.generation is not None else "not-made",
+    )
+
+
+def _of_summary(record: SummaryRecord) -> TenantView:
+    return TenantView(
+        **_envelope(record, "summary"),
+        claimed_key_id=record.claimed_key_id,
+        source=record.source,
+        second=record.second,
+        count=record.count,
+    )
+
+
 def _of_question(record: QuestionRecord) -> TenantView:
     subject = record.subject
     return TenantView(
@@ -228,7 +225,16 @@ def _resource(part: ResourcePart | None, *, is_allow: bool) -> ViewedResource | 
 
 def _problem(reason: str, route: str) -> Problem | None:
     """What the client was told for a reason; None for one that this release does not know."""
-    try:
-        return problem_of(Reason(reason), route)
-    except (ValueError, KeyError):
-        return None
+    known = _REASONS.get(reason)
+    return None if known is None or known is Reason.PERMITTED else problem_of(known, route)
+
+
+_REASONS = {one.value: one for one in Reason}
+_MAKERS: dict[type, Callable[[Any], TenantView]] = {
+    DecisionRecord: _of_decision,
+    OutcomeRecord: _of_outcome,
+    QuestionRecord: _of_question,
+    ChangeRecord: _of_change,
+    ChangeOutcomeRecord: _of_change_outcome,
+    SummaryRecord: _of_summary,
+}
