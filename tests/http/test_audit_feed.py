@@ -1,4 +1,4 @@
-"""The feed of the audit log: the operator's readers get every record as written, a tenant views of its own."""
+"""The feed of the audit log: the operator's readers get records as written, a tenant views of its own."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -337,10 +338,9 @@ def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
     )
     assert eventually(lambda: site.gateway.metrics()["cachegate_feed_waiting"] == 1)
     site.installation.run("keys", end, made["key_id"])
-    with pytest.raises((ConnectionError, ValueError)):
+    with suppress(ConnectionError):
         while stream.file.readline():
             pass
-        raise ConnectionError
     try:
         received = poll.recv(1000)
     except ConnectionError:
