@@ -7,6 +7,7 @@ import re
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,7 @@ STREAM = (("Accept", "text/event-stream"),)
 
 @pytest.fixture(scope="module")
 def site(build_world):
-    yield from build_world("feed", workers=2, CACHEGATE_NODE_URL="http://127.0.0.1:1/gate")
+    yield from build_world("feed", workers=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -363,9 +364,9 @@ def test_a_tenant_has_a_bounded_number_of_streams(site, keys):
 
 def test_nodes_are_listed_and_a_tenant_is_told_their_addresses_alone(site, keys):
     [node] = site.wire.get(NODES, keys["auditor"]).json()["nodes"]
-    assert (node["node"], node["url"], node["workers"]) == (node_of(site), "http://127.0.0.1:1/gate", 2)
+    assert (node["node"], node["url"], node["workers"]) == (node_of(site), None, 2)
     [told] = site.wire.get(NODES, keys["acme"]).json()["nodes"]
-    assert told == {"node": node_of(site), "url": "http://127.0.0.1:1/gate", "is_this": True}
+    assert told == {"node": node_of(site), "url": None, "is_this": True}
 
 
 def test_reading_is_recorded_once_a_minute_and_refusals_each_time(site, keys, eventually):
@@ -386,3 +387,51 @@ def test_reading_is_recorded_once_a_minute_and_refusals_each_time(site, keys, ev
         "outcome",
     ]
     assert sum(one.get("reason") == "unknown-cursor" for one in of_reading) == 3
+
+
+@pytest.fixture
+def follow(site, keys, tmp_path):
+    """The command, through the public listener or that of the admin API."""
+
+    def run(*more, wire=site.wire, key=keys["auditor"], status=0):
+        through = {"CACHEGATE_URL": f"http://127.0.0.1:{wire.port}", "CACHEGATE_ADMIN_KEY": key}
+        site_of_follower = replace(
+            site.installation, environment={**site.installation.environment, **through}
+        )
+        return site_of_follower.run(
+            "audit", "follow", "--once", "--cursor-file", str(tmp_path / "cursors"), *more, status=status
+        )
+
+    return run
+
+
+def test_follow_prints_every_record_once_and_goes_on_where_it_ended(site, keys, follow, eventually):
+    last = record_of(site.wire.get(FILE, site.token("acme")))
+    read_until(site, keys["auditor"], last, eventually)
+    lines = follow().stdout.splitlines()
+    ids = [json.loads(line)["id"] for line in lines]
+    assert last in ids
+    assert len(ids) == len(set(ids))
+    written = b"".join(path.read_bytes() for path in site.installation.audit.glob("*.jsonl")).decode()
+    assert all(f"{line}\n" in written for line in lines)
+    later = record_of(site.wire.get(FILE, site.token("acme")))
+    read_until(site, keys["auditor"], later, eventually)
+    more = [json.loads(line)["id"] for line in follow(wire=site.gateway.admin).stdout.splitlines()]
+    assert later in more
+    assert not set(ids) & set(more)
+
+
+def test_follow_ends_with_a_clear_line_for_a_key_or_a_cursor_that_is_refused(site, keys, follow, tmp_path):
+    assert "audit:read" in follow(key=site.token("acme"), status=2).stderr
+    (tmp_path / "cursors").write_text(json.dumps({"nodes": {node_of(site): "x" * 40}}))
+    told = follow(status=2)
+    assert "cursor" in told.stderr
+    assert not told.stdout
+
+
+def test_a_tenant_follows_its_own_records(site, keys, follow, eventually):
+    last = record_of(site.wire.get(FILE, keys["acme"]))
+    read_until(site, keys["acme"], last, eventually)
+    views = [json.loads(line) for line in follow(key=keys["acme"]).stdout.splitlines()]
+    assert last in {one["id"] for one in views}
+    assert not {"tenant", "chain", "policies"} & {name for one in views for name in one}
