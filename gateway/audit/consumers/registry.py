@@ -72,6 +72,7 @@ class ConsumerProgress(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     delivered: int = 0  # records, since it was added; those that came twice count twice
     refused: int = 0  # records that the target refused for good
+    missed: int = 0  # records that retention removed before they could be delivered
     failures: int = 0  # deliveries that failed, and were or will be tried again
     lag_records: int = 0  # at least so many records are waiting
     lag_seconds: float = 0.0  # the age of the oldest record that is waiting
