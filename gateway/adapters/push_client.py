@@ -41,7 +41,12 @@ class PushClient:
     """The connection to one target. Belongs to one event loop."""
 
     def __init__(
-        self, url: str, *, ca_file: Path | None = None, may_be_plain: bool = False, seconds: float = POST_SECONDS
+        self,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        may_be_plain: bool = False,
+        seconds: float = POST_SECONDS,
     ) -> None:
         self._url = verify_push_url(url, may_be_plain=may_be_plain)
         self._seconds = seconds

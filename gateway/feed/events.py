@@ -32,21 +32,15 @@ from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from typing import Protocol
 
     from gateway.audit.index import Cursor, IndexedRecord, IndexReader
     from gateway.feed.following import HeldRecord
+    from gateway.feed.kept_consumers import KeptConsumers
     from gateway.feed.sealed_cursors import CursorSeal
     from gateway.feed.selection import FeedRequest, Selection
     from gateway.model.access import WireRequest
     from gateway.model.clocks import Clock
     from gateway.model.names import TenantId
-
-    class KeptConsumers(Protocol):
-        """The readers that have a name, and whose cursor the gateway keeps. Its calls block."""
-
-        def resume(self, name: str, *, acknowledged: Cursor | None) -> Cursor | None:
-            """Where a reader goes on; None for one that is new. What it acknowledges is kept first."""
 
 
 THREADS = 2
@@ -121,7 +115,7 @@ class EventFeed:
     async def begin(self, asked: FeedRequest) -> Cursor:
         """Where to read from. Raises `Refusal(UNKNOWN_CURSOR)`, and `Unavailable`."""
         with self._reading.taken(asked.reader.tenant):
-            return await self._in_thread(partial(self._begin_now, asked))
+            return await self.in_thread(partial(self._begin_now, asked))
 
     async def answer(self, asked: FeedRequest, cursor: Cursor, request: WireRequest) -> Answer:
         """The answer. Raises `Refusal`, and `Unavailable` when the log cannot be read."""
@@ -208,7 +202,7 @@ class EventFeed:
             loop = asyncio.get_running_loop()
             began = loop.time()
             try:
-                return await self._in_thread(partial(self._read_now, selection, cursor, limit))
+                return await self.in_thread(partial(self._read_now, selection, cursor, limit))
             finally:
                 self._note_search(tenant, loop.time() - began)
 
@@ -244,7 +238,8 @@ class EventFeed:
                 break
         return FeedPage(documents=documents, cursor=cursor, is_at_end=is_at_end, removed=removed)
 
-    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+    async def in_thread(self, call: Callable[[], _T]) -> _T:
+        """Have files read. Raises `Unavailable` where that fails."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, call)
