@@ -13,12 +13,11 @@ import pytest
 
 from gateway.audit.index import Indexer
 from tests.conftest import request_bytes
+from tests.feed_readers import EVENTS, Stream
 
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
-EVENTS = "/audit/v1/events"
 NODES = "/audit/v1/nodes"
 LINES = (("Accept", "application/x-ndjson"),)
-STREAM = (("Accept", "text/event-stream"),)
 
 
 @pytest.fixture(scope="module")
@@ -267,57 +266,15 @@ def test_a_poll_at_its_end_gets_the_records_of_its_own_reading_and_one_stands_fo
         assert {one.get("decision_id", one["id"]) for one in read} == {began}
 
 
-class Stream:
-    """A client of the stream: the events as they come."""
-
-    def __init__(self, site, key, query="", headers=()):
-        self.connection = site.wire.connect(timeout=30)
-        raw = request_bytes("GET", f"{EVENTS}?{query}", key, (*STREAM, *headers))
-        self.connection.sendall(raw)
-        self.file = self.connection.makefile("rb")
-        self.status = int(self.file.readline().split()[1])
-        self.headers = {}
-        while (line := self.file.readline().rstrip()) != b"":
-            name, _, value = line.partition(b": ")
-            self.headers[name.lower()] = value
-        self.left = b""
-
-    def lines(self):
-        """Lines of the body, of which each comes in chunks."""
-        while True:
-            size = self.file.readline()
-            if not size or int(size, 16) == 0:
-                return
-            self.left += self.file.read(int(size, 16))
-            self.file.readline()
-            *whole, self.left = self.left.split(b"\n")
-            yield from whole
-
-    def events(self):
-        fields = {}
-        for line in self.lines():
-            if line == b"":
-                if "data" in fields:
-                    yield fields.get("id"), json.loads(fields["data"])
-                fields = {}
-                continue
-            name, _, value = line.partition(b": ")
-            fields[name.decode()] = value.decode()
-
-    def close(self):
-        self.file.close()
-        self.connection.close()
-
-
 def test_a_stream_sends_records_as_they_come_and_resumes_by_its_last_id(site, keys):
-    stream = Stream(site, keys["auditor"], "after=end&tenant=globex")
+    stream = Stream(site.wire, keys["auditor"], "after=end&tenant=globex")
     assert (stream.status, stream.headers[b"content-type"]) == (200, b"text/event-stream; charset=utf-8")
     events = stream.events()
     first = record_of(site.wire.get("/v1/models", site.token("globex")))
     cursor, record = next(one for one in events if one[1]["id"] == first)
     stream.close()
     second = record_of(site.wire.get("/v1/models/globex/lab/1", site.token("globex")))
-    again = Stream(site, keys["auditor"], "tenant=globex", (("Last-Event-ID", cursor),))
+    again = Stream(site.wire, keys["auditor"], "tenant=globex", (("Last-Event-ID", cursor),))
     ids = []
     for _, one in again.events():
         ids.append(one["id"])
@@ -331,7 +288,7 @@ def test_a_stream_sends_records_as_they_come_and_resumes_by_its_last_id(site, ke
 @pytest.mark.parametrize("end", ["revoke", "disable"])
 def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
     made = site.installation.json("keys", "create", "--tenant", "hooli", "--scopes", "audit:read")
-    stream = Stream(site, made["token"], "after=end")
+    stream = Stream(site.wire, made["token"], "after=end")
     assert stream.status == 200
     poll = site.wire.connect(timeout=60)
     poll.sendall(
@@ -353,10 +310,10 @@ def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
 
 
 def test_a_tenant_has_a_bounded_number_of_streams(site, keys):
-    open_streams = [Stream(site, keys["globex"], "after=end") for _ in range(20)]
+    open_streams = [Stream(site.wire, keys["globex"], "after=end") for _ in range(20)]
     statuses = [one.status for one in open_streams]
     assert {200, 503} == set(statuses)
-    other = Stream(site, keys["auditor"], "after=end")
+    other = Stream(site.wire, keys["auditor"], "after=end")
     assert other.status == 200
     for one in (*open_streams, other):
         one.close()
