@@ -1,9 +1,10 @@
 """Posts batches of audit records to the URL of a consumer, over HTTP.
 
-The URL is an operator's. https with a verified certificate, by a CA of the operator's where one is given; plain
-http only where the operator said so. No redirect is followed: a target that moves is a registration that
-changes. Proxy settings, netrc and cookies of the environment are ignored. Each post is bounded in time as a
-whole, from connecting to the end of the answer, of which no more is read than a bound; its text counts nothing.
+The URL is an operator's. https with a verified certificate, by a CA of the operator's where one is given;
+plain http only where the operator said so. No redirect is followed: a target that moves is a registration
+that changes. Proxy settings, netrc and cookies of the environment are ignored. Each post is bounded in time
+as a whole, from connecting to the end of the answer, of which no more is read than a bound; its text counts
+nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +42,12 @@ class PushClient:
     """The connection to one target. Belongs to one event loop."""
 
     def __init__(
-        self, url: str, *, ca_file: Path | None = None, may_be_plain: bool = False, seconds: float = POST_SECONDS
+        self,
+        url: str,
+        *,
+        ca_file: Path | None = None,
+        may_be_plain: bool = False,
+        seconds: float = POST_SECONDS,
     ) -> None:
         self._url = verify_push_url(url, may_be_plain=may_be_plain)
         self._seconds = seconds

@@ -51,7 +51,8 @@ class ConsumerStatus(msgspec.Struct, frozen=True, kw_only=True):
 class MakeDelivery(Protocol):
     """Makes the delivery for a consumer, in the thread that runs it. Raises `CachegateError`."""
 
-    def __call__(self, consumer: Consumer, is_ending: Callable[[], bool]) -> Delivery: ...
+    def __call__(self, consumer: Consumer, is_ending: Callable[[], bool]) -> Delivery:
+        """Make it."""
 
 
 class _Running:
