@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.audit import evidence
+from gateway.cli.audit import consumers, evidence
 from gateway.cli.audit.commands import commands
 
 __all__ = ["commands"]
@@ -12,3 +12,4 @@ commands.command("heads")(evidence.heads)
 commands.command("anchor")(evidence.anchor)
 commands.command("rotate-key")(evidence.rotate)
 commands.command("schema")(evidence.schema)
+commands.add_typer(consumers.commands, name="consumers")
