@@ -154,6 +154,20 @@ CASES = (
     fires("CachegateAuditDiskFull", "3m", series={FREE: "2e9x5", WHOLE: "100e9x5"}),
     quiet("CachegateAuditDiskFull", "3m", series={FREE: "10e9x5", WHOLE: "100e9x5"}),
     fires(
+        "CachegateAuditConsumerBehind",
+        "20m",
+        series={of("cachegate_audit_consumer_lag_seconds", 'consumer="siem"'): "0+60x30"},
+    ),
+    quiet(
+        "CachegateAuditConsumerBehind",
+        "20m",
+        series={of("cachegate_audit_consumer_lag_seconds", 'consumer="siem"'): "299x30"},
+    ),
+    fires("CachegateAuditConsumerLost", "5m", series={consumed("refused"): "_x3 7x9"}),
+    fires("CachegateAuditConsumerLost", "5m", series={consumed("missed"): "0 0 0 2x9"}),
+    quiet("CachegateAuditConsumerLost", "5m", series={consumed("delivered"): "0+100x9"}),
+    quiet("CachegateAuditConsumerLost", "2h", series={consumed("refused"): "7x180"}),
+    fires(
         "CachegateRefusals",
         "25m",
         series={decisions("permitted"): "0+60x30", decisions("unknown-key"): "0+120x30"},
