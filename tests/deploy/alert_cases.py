@@ -19,6 +19,10 @@ def decisions(reason, node=NODE):
     return of("cachegate_decisions_total", f'reason="{reason}",route="/v1/models"', node)
 
 
+def consumed(event):
+    return of("cachegate_audit_consumer_records_total", f'consumer="siem",event="{event}"')
+
+
 FREE, WHOLE = of("cachegate_audit_disk_free_bytes"), of("cachegate_audit_disk_bytes")
 
 
