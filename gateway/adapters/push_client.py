@@ -1,9 +1,10 @@
 """Posts batches of audit records to the URL of a consumer, over HTTP.
 
-The URL is an operator's. https with a verified certificate, by a CA of the operator's where one is given; plain
-http only where the operator said so. No redirect is followed: a target that moves is a registration that
-changes. Proxy settings, netrc and cookies of the environment are ignored. Each post is bounded in time as a
-whole, from connecting to the end of the answer, of which no more is read than a bound; its text counts nothing.
+The URL is an operator's. https with a verified certificate, by a CA of the operator's where one is given;
+plain http only where the operator said so. No redirect is followed: a target that moves is a registration
+that changes. Proxy settings, netrc and cookies of the environment are ignored. Each post is bounded in time
+as a whole, from connecting to the end of the answer, of which no more is read than a bound; its text counts
+nothing.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
 """The audit stream in Redis: appended to by every node, within a cap of bytes, for consumer groups to read.
 
-    {cachegate}:audit:stream     entries: id (of the record), node, after (the cursor in front of it), record (its line)
+    {cachegate}:audit:stream     entries: the record's id, its node, after (the cursor in front of it), record
+                                 (its line)
     {cachegate}:audit:positions  how far each node's log is in it, and its size in bytes
     {cachegate}:audit:lost       per group: from which cursors it has lost entries, and its newest mark
 
-The same server holds the facts, so the stream must not fill it. Before a batch is appended, the oldest entries
-are removed until the batch fits into the cap, and into what leaves a quarter of `maxmemory` free; what is
-pending in groups counts as well. Where not even an empty stream leaves that, nothing is appended. A script does
-a bounded amount of work, since nothing else is answered meanwhile.
+The same server holds the facts, so the stream must not fill it. Before a batch is appended, the oldest
+entries are removed until the batch fits into the cap, and into what leaves a quarter of `maxmemory` free;
+what is pending in groups counts as well. Where not even an empty stream leaves that, nothing is appended. A
+script does a bounded amount of work, since nothing else is answered meanwhile.
 
-A group that had not read or not acknowledged what is removed gets a mark: an entry with the fields `lost` (the
-group) and `from` (a cursor per node), from which the feed has all that it lost. A mark that is removed unread
-is appended again. A group that never reads holds nothing: its mark is all there is of it.
+A group that had not read or not acknowledged what is removed gets a mark: an entry with the fields `lost`
+(the group) and `from` (a cursor per node), from which the feed has all that it lost. A mark that is removed
+unread is appended again. A group that never reads holds nothing: its mark is all there is of it.
 
 The position is stored by the script that appends, and compared with the position that the node expects. After
 a failover to a server that lacks the last batches, the node goes on where that server is.
@@ -47,10 +48,11 @@ _LIMITS = RedisLimits(
     connect_seconds=5.0, operation_seconds=10.0, pool_connections=1, transaction_seconds=15.0
 )
 
-APPEND = b"""
+APPEND = b"""#!lua flags=allow-oom
 local stream, positions, lost = KEYS[1], KEYS[2], KEYS[3]
 local node, expected, position = ARGV[1], ARGV[2], ARGV[3]
-local cap, is_forced, most_removed, most_groups = tonumber(ARGV[4]), ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
+local cap, is_forced = tonumber(ARGV[4]), ARGV[5] == '1'
+local most_removed, most_groups = tonumber(ARGV[6]), tonumber(ARGV[7])
 local overhead, per_pending, per_group = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local FIRST = 11
 
@@ -74,8 +76,9 @@ if redis.call('EXISTS', stream) == 1 then
     for _, raw in ipairs(redis.call('XINFO', 'GROUPS', stream)) do
         local group = {}
         for i = 1, #raw, 2 do group[raw[i]] = raw[i + 1] end
-        groups[#groups + 1] = {name = group['name'], read = group['last-delivered-id'], pending = group['pending']}
-        held = held + per_group + group['pending'] * per_pending
+        local pending = group['pending']
+        groups[#groups + 1] = {name = group['name'], read = group['last-delivered-id'], pending = pending}
+        held = held + per_group + pending * per_pending
     end
 end
 if #groups > most_groups then return {'groups', #groups} end
@@ -88,7 +91,8 @@ local maximum = tonumber(string.match(info, 'maxmemory:(%d+)') or '0')
 local allowed = cap
 if maximum > 0 then allowed = math.min(cap, bytes + held + maximum * 3 / 4 - used) end
 
-local surplus, removed, last, by_node = bytes + held + incoming - allowed, {}, nil, {}
+local surplus, removed, last, has_removed = bytes + held + incoming - allowed, {}, nil, false
+local held_by_each = length > 0 and held / length or 0
 while surplus > 0 and #removed < most_removed do
     local from = last and ('(' .. last) or '-'
     local found = redis.call('XRANGE', stream, from, '+', 'COUNT', 100)
@@ -99,8 +103,9 @@ while surplus > 0 and #removed < most_removed do
             fields[entry[2][i]] = entry[2][i + 1]
             size = size + #entry[2][i + 1]
         end
-        removed[#removed + 1] = {id = entry[1], node = fields['node'], after = fields['after'], lost = fields['lost']}
-        last, bytes, surplus = entry[1], bytes - size, surplus - size
+        removed[#removed + 1] = {id = entry[1], node = fields['node'], after = fields['after']}
+        has_removed = has_removed or fields['after'] ~= nil
+        last, bytes, surplus = entry[1], bytes - size, surplus - size - held_by_each
         if surplus <= 0 or #removed >= most_removed then break end
     end
 end
@@ -142,18 +147,20 @@ if last then
     redis.call('XTRIM', stream, 'MINID', '=', ms .. '-' .. string.format('%.0f', tonumber(seq) + 1))
     for _, group in ipairs(groups) do
         if group.mark then
-            group.mark.state.mark = redis.call('XADD', stream, '*', 'lost', group.name, 'from', group.mark.from)
-            redis.call('HSET', lost, group.name, cjson.encode(group.mark.state))
+            local mark = group.mark
+            mark.state.mark = redis.call('XADD', stream, '*', 'lost', group.name, 'from', mark.from)
+            redis.call('HSET', lost, group.name, cjson.encode(mark.state))
         end
     end
 end
 
 local answer = 'ok'
 if surplus > 0 then
-    answer = #removed > 0 and 'more' or 'full'
+    answer = has_removed and 'more' or 'full'
 else
     for i = FIRST, #ARGV, 3 do
-        redis.call('XADD', stream, '*', 'id', ARGV[i], 'node', node, 'after', ARGV[i + 1], 'record', ARGV[i + 2])
+        local id, after, record = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+        redis.call('XADD', stream, '*', 'id', id, 'node', node, 'after', after, 'record', record)
     end
     bytes = bytes + incoming
     redis.call('HSET', positions, 'node:' .. node, position)
@@ -161,15 +168,10 @@ end
 redis.call('HSET', positions, 'bytes', string.format('%.0f', bytes))
 return {answer, told, string.format('%.0f', bytes)}
 """
-"""Appends records, or says why it did not: `moved`, `groups`, `full`; `more` is to be called again."""
+"""Appends records, or says why it did not: `moved`, `groups`, `full`; `more` is to be called again.
 
-
-class StreamEntry(msgspec.Struct, frozen=True):
-    """One record for the stream. `after` is the cursor in front of it."""
-
-    record_id: str
-    after: str
-    line: bytes
+It may run where the server is out of memory: then it removes, and notes the marks of what it removes.
+"""
 
 
 class Appended(msgspec.Struct, frozen=True):
@@ -197,16 +199,22 @@ class RedisStream:
         self._cap = cap_bytes
 
     async def append(
-        self, entries: Sequence[StreamEntry], expected: str, position: str, *, is_forced: bool = False
+        self,
+        records: Sequence[tuple[str, str, bytes]],
+        expected: str,
+        position: str,
+        *,
+        is_forced: bool = False,
     ) -> Appended:
-        """Append entries, removing old ones as the cap demands. Raises `Unavailable`, `StreamFullError`.
+        """Append records, removing old ones as the cap demands. Raises `Unavailable`, `StreamFullError`.
 
+        Each has its id, the cursor in front of it, and its line.
         `expected` is where the server should have this node's log, `position` where it then has it.
         """
         arguments: list[Any] = [self._node, expected, position, self._cap, int(is_forced), MOST_REMOVED]
         arguments += [MOST_GROUPS, OVERHEAD_BYTES, PENDING_BYTES, GROUP_BYTES]
-        for entry in entries:
-            arguments += [entry.record_id, entry.after, entry.line]
+        for record in records:
+            arguments += record
         lost = 0
         while True:
             with translated(self._address.display):

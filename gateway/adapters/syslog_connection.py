@@ -1,9 +1,9 @@
 """A connection that carries syslog messages over TLS, each with its length in front (RFC 5425).
 
-Syslog has no acknowledgement. What can be known is what the kernel of the other side has: `send` returns when
-all of it was acknowledged there (`SIOCOUTQ` is 0), so that a broken network loses nothing. What the receiver's
-program has not taken from its kernel when it dies is lost; a connection that was ended by it is noticed before
-the next message.
+Syslog has no acknowledgement. What can be known is what the kernel of the other side has: `send` returns
+when all of it was acknowledged there (`SIOCOUTQ` is 0), so that a broken network loses nothing. What the
+receiver's program has not taken from its kernel when it dies is lost; a connection that was ended by it is
+noticed before the next message.
 
 All calls block, each within a deadline, in the thread of their consumer.
 """

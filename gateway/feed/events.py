@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from gateway.audit.index import parse_cursor
 from gateway.delivery.headers import UNSTORED, content_headers
 from gateway.feed.following import Following
 from gateway.feed.places import Places
@@ -132,14 +133,25 @@ class EventFeed:
         if asked.after == END:
             after = self._reader.end()
         elif asked.after is not None:
-            try:
-                after = self._seal_loaded.open(asked.after, asked.reader.whose)
-            except ValueError as error:
-                raise Refusal(Reason.UNKNOWN_CURSOR) from error
+            after = self._open(asked.after, asked.reader.whose)
+            if after.node != self._reader.start().node:
+                raise Refusal(Reason.UNKNOWN_CURSOR)
         if asked.consumer is not None and self._consumers is not None:
             kept = self._consumers.resume(asked.consumer, acknowledged=after)
             after = after or kept
         return after or self._reader.start()
+
+    def _open(self, text: str, whose: str) -> Cursor:
+        """The cursor of a text. Readers of the whole log may give one of the index itself, too.
+
+        Such a cursor stands in what other consumers get, as where the feed completes what they missed.
+        """
+        if self._seal_loaded is None:
+            raise TypeError("the key of the cursors was not loaded yet")
+        try:
+            return parse_cursor(text) if whose == ALL and "." in text else self._seal_loaded.open(text, whose)
+        except ValueError as error:
+            raise Refusal(Reason.UNKNOWN_CURSOR) from error
 
     def _sealed(self, cursor: Cursor, whose: str) -> str:
         if self._seal_loaded is None:

@@ -23,7 +23,6 @@ import msgspec
 from gateway.audit.folder import chain_started, group_segments
 from gateway.audit.index import encode_cursor, parse_cursor
 from gateway.audit.keeping.needs import Needs, read_needs
-from gateway.audit.record import parse_link
 from gateway.audit.timeline import time_text
 from gateway.model.errors import CachegateError, Unavailable
 
@@ -188,9 +187,9 @@ class Delivery:
         last_time = self.progress.last_time
         if handed.goes_on_at is None:
             for one in records:
-                link = parse_link(one.line)
-                self._has[link.chain] = max(link.seq, self._has.get(link.chain, 0))
-                self._times[link.chain] = last_time = link.time
+                record = one.record
+                self._has[record.chain] = max(record.seq, self._has.get(record.chain, 0))
+                self._times[record.chain] = last_time = record.time
         self._note(
             state="running",
             error=None,
@@ -268,7 +267,7 @@ class Delivery:
 
 def age_of(record: IndexedRecord, now: float) -> float:
     """How old a record is, in seconds."""
-    return max(now - datetime.fromisoformat(parse_link(record.line).time).timestamp(), 0.0)
+    return max(now - datetime.fromisoformat(record.record.time).timestamp(), 0.0)
 
 
 def _start_of(consumer: Consumer, reader: IndexReader) -> Cursor:

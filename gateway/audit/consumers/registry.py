@@ -169,6 +169,10 @@ class ConsumerRegistry:
         found = [self.find(name) for name in self._names()]
         return [one for one in found if one is not None]
 
+    def has_any(self) -> bool:
+        """Whether there is a consumer, whole or damaged. Raises `Unavailable`."""
+        return bool(self._names())
+
     def damaged(self) -> list[str]:
         """The names of the files that do not parse: nothing is delivered, and retention waits for them."""
         return [name for name in self._names() if self.find(name) is None]

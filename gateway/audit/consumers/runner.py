@@ -47,11 +47,17 @@ class ConsumerStatus(msgspec.Struct, frozen=True, kw_only=True):
     lag_records: int = 0
     lag_seconds: float = 0.0
 
+    @property
+    def is_well(self) -> bool:
+        """Whether nothing hinders its delivery, as far as is known."""
+        return self.state in {"new", "running", "stopped"}
+
 
 class MakeDelivery(Protocol):
     """Makes the delivery for a consumer, in the thread that runs it. Raises `CachegateError`."""
 
-    def __call__(self, consumer: Consumer, is_ending: Callable[[], bool]) -> Delivery: ...
+    def __call__(self, consumer: Consumer, is_ending: Callable[[], bool]) -> Delivery:
+        """Make it."""
 
 
 class _Running:
@@ -80,6 +86,8 @@ class _Running:
             asyncio.run(self.delivery.run())
         except CachegateError as failure:
             self.failure = str(failure)
+        except OSError as error:
+            self.failure = f"the log cannot be read ({error.strerror}); check the disk"
         except Exception as defect:  # noqa: BLE001 -- the boundary of a consumer: the others go on
             self.failure = f"a defect: {type(defect).__name__}: {defect}"
 

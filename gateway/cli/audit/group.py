@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.audit import evidence, following
+from gateway.cli.audit import consumers, evidence, following
 from gateway.cli.audit.commands import commands
 
 __all__ = ["commands"]
@@ -13,3 +13,4 @@ commands.command("anchor")(evidence.anchor)
 commands.command("rotate-key")(evidence.rotate)
 commands.command("schema")(evidence.schema)
 commands.command("follow")(following.follow)
+commands.add_typer(consumers.commands, name="consumers")
