@@ -68,7 +68,7 @@ class KeptConsumers:
                 raise Refusal(
                     Reason.MALFORMED_QUERY,
                     client_detail="consumer: there is none of this name; an operator makes one with "
-                    "`cachegate audit consumers add`",
+                    "`cachegate audit consumers add NAME --feed`",
                 )
             kept = _kept(consumer)
             if acknowledged is None:

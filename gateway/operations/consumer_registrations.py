@@ -47,6 +47,11 @@ class ConsumerRegistrations:
         """All consumers, and the names of those whose files do not parse."""
         return self._registry.load_all(), self._registry.damaged()
 
+    def add_reader(self, name: str, *, is_from_start: bool) -> Registration:
+        """Add a reader of the feed. It comes and asks; its cursor is kept here, and retention waits for it."""
+        self._verify_new(name)
+        return self._add(name, "feed", {}, is_from_start=is_from_start)
+
     def add_push(
         self,
         name: str,

@@ -9,9 +9,10 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 
+import msgspec
 import pytest
 
-from gateway.audit.index import Indexer
+from gateway.audit.index import Indexer, IndexReader, encode_cursor
 from tests.conftest import request_bytes
 from tests.feed_readers import EVENTS, Stream
 
@@ -392,3 +393,32 @@ def test_a_tenant_follows_its_own_records(site, keys, follow, eventually):
     views = [json.loads(line) for line in follow(key=keys["acme"]).stdout.splitlines()]
     assert last in {one["id"] for one in views}
     assert not {"tenant", "chain", "policies"} & {name for one in views for name in one}
+
+
+def test_a_reader_with_a_name_goes_on_where_it_acknowledged_until_it_is_removed(site, keys):
+    name = "siem-here"
+    path = f"{EVENTS}?consumer={name}&limit=2"
+    assert site.wire.get(path, keys["auditor"]).status == 400
+    site.installation.run("audit", "consumers", "add", name, "--feed", "--from-start")
+    first = site.wire.get(path, keys["auditor"]).json()
+    assert site.wire.get(path, keys["auditor"]).json()["events"][0]["record"] == first["events"][0]["record"]
+    second = site.wire.get(f"{path}&after={first['next']}", keys["auditor"]).json()
+    again = site.wire.get(path, keys["auditor"]).json()
+    assert [one["record"] for one in again["events"]] == [one["record"] for one in second["events"]]
+    listed = site.installation.json("audit", "consumers", "list")["consumers"]
+    assert [one["delivered"] for one in listed if one["name"] == name] == [2]
+    assert site.wire.get(path, keys["acme"]).status == 400
+    site.installation.run("audit", "consumers", "remove", name)
+    assert site.wire.get(path, keys["auditor"]).status == 400
+
+
+def test_the_operators_readers_go_on_from_a_cursor_of_the_index_and_tenants_do_not(site, keys):
+    reader = IndexReader(site.installation.audit, node_of(site))
+    page = reader.read(reader.start(), 2)
+    after = encode_cursor(page.records[0].cursor)
+    answer = site.wire.get(f"{EVENTS}?after={after}&limit=1", keys["auditor"])
+    assert answer.json()["events"][0]["record"]["id"] == page.records[1].record.id
+    elsewhere = encode_cursor(msgspec.structs.replace(page.records[0].cursor, node="another-node"))
+    for key, cursor in ((keys["acme"], after), (keys["auditor"], elsewhere)):
+        answer = site.wire.get(f"{EVENTS}?after={cursor}", key)
+        assert (answer.status, answer.json()["type"]) == (400, "urn:cachegate:problem:unknown-cursor")

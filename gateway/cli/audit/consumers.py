@@ -76,6 +76,9 @@ def list_(as_json: AsJson = False) -> None:
 @commands.command("add", epilog=_EXAMPLES)
 def add(
     name: Annotated[str, typer.Argument(help="Small letters, digits and `-`.")],
+    feed: Annotated[
+        bool, typer.Option("--feed", help="A reader of the feed, which asks with ?consumer=NAME.")
+    ] = False,
     url: Annotated[str | None, typer.Option(help="Push signed batches to this URL (https).")] = None,
     secret_file: Annotated[
         Path | None,
@@ -96,11 +99,16 @@ def add(
     from_start: FromStart = False,
     as_json: AsJson = False,
 ) -> None:
-    """Add a consumer: a URL to push to, or a receiver of syslog. A server that runs begins within seconds."""
-    if (url is None) == (address is None):
-        raise Misconfigured("audit consumers add", "takes either --url or --address")
+    """Add a consumer: a URL to push to, a receiver of syslog, or a reader of the feed.
+
+    A server that runs begins within seconds.
+    """
+    if (url is not None) + (address is not None) + feed != 1:
+        raise Misconfigured("audit consumers add", "takes one of --feed, --url and --address")
     registrations = _registrations()
-    if url is not None:
+    if feed:
+        added = registrations.add_reader(name, is_from_start=from_start)
+    elif url is not None:
         is_input = secret_file is not None and str(secret_file) == "-"
         added = registrations.add_push(
             name,
