@@ -10,14 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import pytest
 
-from gateway.audit.index import Indexer
 from tests.audit_kills import Clients
 from tests.faults.conftest import SMALL, SMALL_PATH, furnish
-from tests.feed_readers import Polling, Streaming
+from tests.feed_readers import Polling, Streaming, indexing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROUNDS, WORKERS = 6, 2
@@ -56,25 +55,6 @@ class Follower:
             with suppress(ValueError):
                 found.add(json.loads(line)["id"])
         return found
-
-
-@contextmanager
-def indexing(folder, node):
-    indexer, ending = Indexer(folder, node), threading.Event()
-
-    def run():
-        while not ending.is_set():
-            indexer.step()
-            time.sleep(0.005)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join()
-        indexer.close()
 
 
 def test_no_reader_misses_a_record_whatever_is_killed(installation, eventually):

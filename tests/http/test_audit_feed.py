@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import re
 import threading
-import time
 from contextlib import suppress
 from dataclasses import replace
 
 import msgspec
 import pytest
 
-from gateway.audit.index import Indexer, IndexReader, encode_cursor
+from gateway.audit.index import IndexReader, encode_cursor
 from tests.conftest import request_bytes
 from tests.feed_readers import EVENTS, Stream
+from tests.feed_readers import indexing as in_order
 
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
 NODES = "/audit/v1/nodes"
@@ -28,20 +28,8 @@ def site(build_world):
 
 @pytest.fixture(scope="module", autouse=True)
 def indexing(site):
-    """Stands for the process that keeps the index."""
-    indexer, ending = Indexer(site.installation.audit, node_of(site)), threading.Event()
-
-    def run():
-        while not ending.is_set():
-            indexer.step()
-            time.sleep(0.01)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    yield
-    ending.set()
-    thread.join()
-    indexer.close()
+    with in_order(site.installation.audit, node_of(site)):
+        yield
 
 
 def node_of(site):
@@ -422,3 +410,22 @@ def test_the_operators_readers_go_on_from_a_cursor_of_the_index_and_tenants_do_n
     for key, cursor in ((keys["acme"], after), (keys["auditor"], elsewhere)):
         answer = site.wire.get(f"{EVENTS}?after={cursor}", key)
         assert (answer.status, answer.json()["type"]) == (400, "urn:cachegate:problem:unknown-cursor")
+
+
+def test_a_worker_that_stops_ends_its_streams_and_answers_its_polls(new_installation, eventually):
+    """In order, and long before the grace for transfers is over."""
+    installation = new_installation("stopping", CACHEGATE_GRACE_SECONDS="3600")
+    key = installation.json("keys", "create", "--admin", "--role", "auditor")["token"]
+    gateway = installation.serve(workers=1)
+    stream = Stream(gateway.wire, key, "after=end")
+    polled = []
+    thread = threading.Thread(
+        target=lambda: polled.append(gateway.wire.get(f"{EVENTS}?wait=14&after=end&kind=gap", key))
+    )
+    thread.start()
+    assert eventually(lambda: gateway.metrics()["cachegate_feed_waiting"] == 1)
+    assert gateway.stop() == 0
+    assert all(line.startswith((b"retry", b"id", b":", b"data")) for line in stream.lines() if line)
+    stream.close()
+    thread.join()
+    assert polled[0].status == 200
