@@ -420,7 +420,7 @@ def test_a_worker_that_stops_ends_its_streams_and_answers_its_polls(new_installa
     stream = Stream(gateway.wire, key, "after=end")
     polled = []
     thread = threading.Thread(
-        target=lambda: polled.append(gateway.wire.get(f"{EVENTS}?wait=14&after=end&kind=gap", key))
+        target=lambda: polled.append(gateway.wire.get(f"{EVENTS}?wait=60&after=end&kind=gap", key))
     )
     thread.start()
     assert eventually(lambda: gateway.metrics()["cachegate_feed_waiting"] == 1)
