@@ -18,6 +18,7 @@ from gateway.adapters.measurement_file import MeasurementFile
 from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+from gateway.assembly.audit_indexing import AuditIndexing
 from gateway.assembly.audit_keeping import AuditKeeping
 from gateway.assembly.canary import Canary
 from gateway.assembly.components import (
@@ -215,7 +216,9 @@ class Pipeline:
         """Build what this worker runs beside requests."""
         settings, token_keys = self.settings, self._watch_token_keys()
         keeping = AuditKeeping(settings, self.telemetry.audit_kept, self.telemetry.failed)
-        keepings = [keeping] if self._keeps_audit else []
+        indexing = AuditIndexing(settings, self.telemetry.index_lags, self.telemetry.failed)
+        keepings: list[AuditKeeping | AuditIndexing] = [keeping, indexing] if self._keeps_audit else []
+        keeping_chores = zip(("audit-keeping", "audit-index"), keepings, strict=False)
         ahead = PinningAhead(
             root=settings.cache_root,
             lock_file=settings.pins_folder / "ahead.lock",
@@ -267,7 +270,7 @@ class Pipeline:
             more_chores=(
                 ("key-networks", key_watch.keep_networks),
                 ("key-report", key_watch.run),
-                *(("audit-keeping", one.run) for one in keepings),
+                *((name, one.run) for name, one in keeping_chores),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)

@@ -17,6 +17,7 @@ from gateway.audit.folder import (
     verify_own,
     verify_writable,
 )
+from gateway.audit.index.reader import unindexed_bytes
 from gateway.audit.keeping.needs import read_needs
 from gateway.audit.keeping.stored import take_inventory
 from gateway.audit.verify import verify
@@ -42,6 +43,7 @@ def check_audit(settings: Settings) -> list[Finding]:
         run_check("audit space", lambda: judge_space(shutil.disk_usage(settings.audit_folder).free)),
         run_check("audit log", lambda: describe_log(settings)),
         run_check("audit chain", lambda: check_last_chain(settings)),
+        run_check("audit index", lambda: check_index(settings)),
     ]
 
 
@@ -72,6 +74,15 @@ def describe_log(settings: Settings) -> Finding:
     )
     consumers = read_needs(settings.audit_folder)
     return ok("audit log", f"{found}; consumers: {', '.join(consumers)}" if consumers else found)
+
+
+def check_index(settings: Settings) -> Finding:
+    """How far the index is behind. It is made anew when it is missing, so it is never a failure."""
+    name, behind = "audit index", unindexed_bytes(settings.audit_folder)
+    if behind <= FULL_BYTES:
+        return ok(name, f"{behind // 1024} KiB of the log are not in it yet")
+    advice = "a server indexes them by itself, and `cachegate audit search` does it now"
+    return warning(name, f"{behind // MIB} MiB of the log are not in it yet", advice)
 
 
 def _kept_to(settings: Settings) -> str:
