@@ -11,5 +11,5 @@ def accepts(secret: bytes, headers: dict[str, str], body: bytes, now: float | No
     signed = f"{stamp}.{delivery}.".encode() + body
     expected = "v1=" + hmac.new(secret, signed, hashlib.sha256).hexdigest()
     given = headers["cachegate-signature"].split(",")
-    is_signed = any([hmac.compare_digest(expected.encode(), one.encode()) for one in given])
+    is_signed = any(hmac.compare_digest(expected.encode(), one.encode()) for one in given)
     return is_signed and abs((time.time() if now is None else now) - int(stamp)) < 300

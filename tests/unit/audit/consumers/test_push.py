@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import importlib.util
 import json
 import stat
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +18,7 @@ from gateway.audit.consumers.push import PushTarget, parse_secrets
 from gateway.model.errors import BadNameError, Unavailable
 
 pytestmark = pytest.mark.anyio
+EXAMPLES = Path(__file__).parents[4] / "docs/examples"
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 RECORDS = [SimpleNamespace(line=b'{"seq":%d}' % number) for number in range(8)]
@@ -88,6 +91,25 @@ async def test_while_a_secret_is_replaced_both_sign(make):
     assert one.startswith("v1=")
     assert two.startswith("v1=")
     assert one != two
+
+
+async def test_the_receiver_of_the_page_accepts_what_is_ours_and_new_and_nothing_else(make):
+    spec = importlib.util.spec_from_file_location("push_receiver", EXAMPLES / "push_receiver.py")
+    receiver = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(receiver)
+    poster = Poster()
+    await make(poster, secrets=(SECRET[::-1], SECRET)).deliver(RECORDS, None, None)
+    [(body, headers)] = poster.posts
+    assert receiver.accepts(SECRET, headers, body, now=1_900_000_010)
+    assert not receiver.accepts(SECRET, headers, body, now=1_900_001_000)
+    assert not receiver.accepts(SECRET, headers, body + b"{}\n", now=1_900_000_010)
+    assert not receiver.accepts(b"x" * 32, headers, body, now=1_900_000_010)
+
+
+@pytest.mark.parametrize("name", ["push_receiver.py", "stream_consumer.py"])
+def test_the_page_shows_the_examples_as_they_are(name):
+    page = (EXAMPLES.parent / "operators" / "audit-delivery.md").read_text()
+    assert f"```python\n{(EXAMPLES / name).read_text()}```" in page
 
 
 @pytest.mark.parametrize("status", [301, 308, 408, 429, 500, 503, None])
