@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
-from contextlib import contextmanager
 
-from gateway.audit.index import Indexer
-from gateway.audit.index.indexer import LOCK_NAME
-from gateway.model.file_lock import open_lock_file, try_lock
 from tests.conftest import request_bytes
 
 EVENTS = "/audit/v1/events"
@@ -118,30 +113,3 @@ class Streaming(Reading):
                     return
         finally:
             stream.close()
-
-
-@contextmanager
-def indexing(folder, node):
-    """Keep the index of a folder, where no process of a gateway does: whoever has the lock."""
-    ending = threading.Event()
-
-    def run():
-        lock = open_lock_file(folder / LOCK_NAME)
-        try:
-            while not try_lock(lock):
-                if ending.wait(0.05):
-                    return
-            indexer = Indexer(folder, node)
-            while not ending.wait(0.005):
-                indexer.step()
-            indexer.close()
-        finally:
-            os.close(lock)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield
-    finally:
-        ending.set()
-        thread.join()

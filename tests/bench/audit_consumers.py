@@ -34,7 +34,6 @@ from report import quantile
 from gateway.adapters.clock import SystemClock
 from gateway.assembly.signing import load_signing_key
 from gateway.audit import AuditLog
-from gateway.audit.index import Indexer
 from gateway.model.access import Principal, WireRequest
 from gateway.model.errors import Reason
 from gateway.model.facts import DEFAULT_SCOPES, KeyKind
@@ -93,14 +92,6 @@ def write_records(folder: Path, key_file: Path, seconds: float) -> None:
     log.close()
 
 
-def index_records(folder: Path) -> None:
-    """Keep the index. Run in a process of its own, until it is ended."""
-    indexer = Indexer(folder, NODE)
-    while True:
-        if not indexer.step():
-            time.sleep(0.005)
-
-
 @contextmanager
 def beside(work: Callable[..., None], *arguments: object) -> Iterator[multiprocessing.process.BaseProcess]:
     """Run a function in a process of its own; end it afterwards."""
@@ -155,11 +146,7 @@ def _lag(record: dict[str, str], now: float) -> float:
 
 def measure(report: Report, size: Size) -> None:
     """Measure both ways, one after the other."""
-    with (
-        Installation.made() as made,
-        made.serving(1) as port,
-        beside(index_records, made.settings.audit_folder),
-    ):
+    with Installation.made() as made, made.serving(1) as port:
         key = _make_key(made)
         worker = serve_pid(made)
         for name, collect in (("feed", poll), ("events", stream)):

@@ -14,7 +14,6 @@ import pytest
 from gateway.audit.index import IndexReader, encode_cursor
 from tests.conftest import request_bytes
 from tests.feed_readers import EVENTS, Stream
-from tests.feed_readers import indexing as in_order
 
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
 NODES = "/audit/v1/nodes"
@@ -24,12 +23,6 @@ LINES = (("Accept", "application/x-ndjson"),)
 @pytest.fixture(scope="module")
 def site(build_world):
     yield from build_world("feed", workers=2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def indexing(site):
-    with in_order(site.installation.audit, node_of(site)):
-        yield
 
 
 def node_of(site):
