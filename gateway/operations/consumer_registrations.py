@@ -48,7 +48,7 @@ class ConsumerRegistrations:
         return self._registry.load_all(), self._registry.damaged()
 
     def add_reader(self, name: str, *, is_from_start: bool) -> Registration:
-        """Add a reader of the feed. It comes and asks; its cursor is kept here, and retention waits for it."""
+        """Add a reader of the feed. It asks by itself; its cursor is kept, and retention waits for it."""
         self._verify_new(name)
         return self._add(name, "feed", {}, is_from_start=is_from_start)
 
