@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from gateway.assembly.engine_faces import engine_routes
+from gateway.assembly.feed_routes import FeedRoutes
 from gateway.assembly.front_door import front_door_routes
 from gateway.assembly.hook_routes import hook_routes
 from gateway.assembly.pipeline import Pipeline, soon
@@ -60,6 +61,8 @@ class Worker:
             *check.routes(self._checks(settings)),
         ]
         self._endpoints += audit.routes(audit.AuditFace(settings.audit_folder, self.pipeline.clock))
+        self.feed = FeedRoutes(self.pipeline)
+        self._endpoints += self.feed.face.routes()
         of_tokens, public = token_routes(self.pipeline)
         of_questions, about_questions = question_routes(self.pipeline)
         self._endpoints += [*of_tokens, *of_questions]

@@ -18,6 +18,8 @@ from gateway.adapters.measurement_file import MeasurementFile
 from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+from gateway.assembly.audit_consumers import AuditConsumers
+from gateway.assembly.audit_indexing import AuditIndexing
 from gateway.assembly.audit_keeping import AuditKeeping
 from gateway.assembly.canary import Canary
 from gateway.assembly.components import (
@@ -98,6 +100,7 @@ class Pipeline:
     def __init__(self, settings: Settings, redis_url: str, *, keeps_audit: bool = True) -> None:
         self.settings = settings
         self._keeps_audit = keeps_audit
+        self.more_gauges: Callable[[], dict[str, float]] = dict  # of what others build around it
         self.clock = SystemClock()
         self.telemetry = Telemetry()
         self.history = HistoryFile(settings.history_file)
@@ -186,7 +189,7 @@ class Pipeline:
             authorized_files=self.guard.authorized_files,
             is_platform_asked=self.authority is not None,
         )
-        self.upkeep = self._keep(last_uses, self._watch_keys(networks))
+        self.upkeep = self._keep(redis_url, last_uses, self._watch_keys(networks))
         self.sweep(
             *self.decisions.memories,
             rules.memory,
@@ -211,11 +214,24 @@ class Pipeline:
             worker=self.name,
         )
 
-    def _keep(self, last_uses: LastUses, key_watch: KeyWatch) -> Upkeep:
+    def _keep(self, redis_url: str, last_uses: LastUses, key_watch: KeyWatch) -> Upkeep:
         """Build what this worker runs beside requests."""
         settings, token_keys = self.settings, self._watch_token_keys()
         keeping = AuditKeeping(settings, self.telemetry.audit_kept, self.telemetry.failed)
-        keepings = [keeping] if self._keeps_audit else []
+        consumers = AuditConsumers(
+            settings,
+            redis_url,
+            lambda report: self.telemetry.consumers_reported(report.consumers, report.damaged),
+            self.telemetry.failed,
+        )
+        indexing = AuditIndexing(settings, self.telemetry.index_lags, self.telemetry.failed)
+        all_keepings: tuple[AuditKeeping | AuditIndexing | AuditConsumers, ...] = (
+            keeping,
+            indexing,
+            consumers,
+        )
+        keepings = all_keepings if self._keeps_audit else ()
+        keeping_chores = zip(("audit-keeping", "audit-index", "audit-consumers"), keepings, strict=False)
         ahead = PinningAhead(
             root=settings.cache_root,
             lock_file=settings.pins_folder / "ahead.lock",
@@ -267,7 +283,7 @@ class Pipeline:
             more_chores=(
                 ("key-networks", key_watch.keep_networks),
                 ("key-report", key_watch.run),
-                *(("audit-keeping", one.run) for one in keepings),
+                *((name, one.run) for name, one in keeping_chores),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)
@@ -359,6 +375,7 @@ class Pipeline:
         }
         gauges = {
             **self.telemetry.gauges,
+            **self.more_gauges(),
             **self.recorder.gauges(),
             "cachegate_chores_down": float(len(self.upkeep.chores.down)),
             "cachegate_transfers_under_way": len(self.transfers),

@@ -25,18 +25,21 @@ WHY_LOCAL = {
     "cache attest": "it reads the cache of this machine",
     "policy check": "it reads files, and needs no gateway",
     "policy test": "it reads files, and needs no gateway",
-    "audit": "the log is this machine's",
+    "audit": "the log is this machine's; `audit follow` reads all nodes through the gateway",
     "tokens": "the keys that sign tokens are in the state folder, and no gateway gives them away",
     "directory": "it works on the server of the facts as a whole",
 }
 """Why a command stays local, or a group of commands: the longest name that its own begins with counts."""
+
+THROUGH_THE_GATEWAY = {("audit", "follow")}
+"""Commands of a group that stays local, which do not."""
 
 
 def why_local(arguments: Sequence[str]) -> str | None:
     """What is said of a command with these arguments; None for one that goes through the gateway."""
     words = [one for one in arguments if not one.startswith("-")]
     options = {one.partition("=")[0] for one in arguments if one.startswith("--")}
-    if "--help" in options:
+    if "--help" in options or tuple(words[:2]) in THROUGH_THE_GATEWAY:
         return None
     for name, why in WHY_LOCAL.items():
         named = name.split()

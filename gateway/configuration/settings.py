@@ -128,6 +128,19 @@ class Settings:
         read_number(0, 3650),
         7,
     )
+    audit_stream: bool = _setting(
+        "`on` or `off`: whether the audit log is also copied into a stream in Redis, where consumer groups "
+        "read the records of all nodes. The same on every node.",
+        read_switch,
+        False,
+        "off",
+    )
+    audit_stream_megabytes: int = _setting(
+        "Memory of Redis that this stream may take at most; beyond it the oldest records go, and groups that "
+        "had not read them find a mark.",
+        read_number(1, 65_536),
+        64,
+    )
     audit_refusals_per_second: int = _setting(
         "Refusals of callers without a valid key that each worker records one by one, per source and second; "
         "a summary record stands for the rest.",
@@ -151,6 +164,14 @@ class Settings:
     token_env: str = _setting("The <env> part of new keys, cg_<env>_...", read_environment_tag, "live")
     node: str = _setting(
         "This node's name in audit records.", read_text, socket.gethostname(), "the host name"
+    )
+    node_url: str | None = _setting(
+        "Where this node's public listener is reached by those who read the audit log of all nodes "
+        "(`audit follow`): http or https, a host, and a path prefix if there is one. Readers with a key are "
+        "told it.",
+        read_url,
+        None,
+        "unset: the audit log of this node is read where it is asked for",
     )
     lease_milliseconds: int = _setting(
         "How long a worker may answer from memory without having heard from Redis. "
@@ -373,6 +394,11 @@ class Settings:
     def hook_key_file(self) -> Path:
         """The key that the platform signs its webhooks with."""
         return self.state / "signing" / "hook.key"
+
+    @property
+    def feed_key_file(self) -> Path:
+        """The key that the cursors of the audit feed are sealed with: this node's alone, made when needed."""
+        return self.state / "signing" / "feed.key"
 
     @property
     def signing_key_file(self) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.audit import evidence
+from gateway.cli.audit import consumers, evidence, following
 from gateway.cli.audit.commands import commands
 
 __all__ = ["commands"]
@@ -12,3 +12,5 @@ commands.command("heads")(evidence.heads)
 commands.command("anchor")(evidence.anchor)
 commands.command("rotate-key")(evidence.rotate)
 commands.command("schema")(evidence.schema)
+commands.command("follow")(following.follow)
+commands.add_typer(consumers.commands, name="consumers")
