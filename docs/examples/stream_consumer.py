@@ -10,8 +10,9 @@ client, position = redis.Redis.from_url(url, decode_responses=True, protocol=2),
 while True:
     found = client.xreadgroup(group, name, {STREAM: position}, count=100, block=1000)
     entries = found[0][1] if found else []
-    for entry, fields in entries:
+    for _, fields in entries:
         if fields.get("lost") in (None, group):  # a record, or what the feed has to complete
             print(fields.get("record") or f"lost: read on from {fields['from']}", flush=True)
-        client.xack(STREAM, group, entry)
+    if entries:
+        client.xack(STREAM, group, *[entry for entry, _ in entries])
     position = position if entries and position == "0" else ">"  # first what a crash left

@@ -50,7 +50,8 @@ LOCK_LOOK_SECONDS = 0.2
 REFUSALS_SECONDS = 60.0  # between two records about refusals of one consumer
 MOST_SECRET_FILE_BYTES = 4096
 _LIMITS = {
-    "stream": DeliveryLimits(records=200, bytes=256 << 10),  # about a millisecond of the server
+    # Some milliseconds of the server, where so much waits: each append may wait for its disk.
+    "stream": DeliveryLimits(records=1000, bytes=1 << 20),
     "push": DeliveryLimits(records=1000, bytes=1 << 20),
     "syslog": DeliveryLimits(records=500, bytes=512 << 10),
 }

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 NODE, GROUP = "bench", "bench"
 PER_SECOND, BATCH = 5_000, 25
 TARGET_MS = 100.0
-SETTLING_SECONDS = 4.0
+SETTLING_SECONDS, STARTING_SECONDS = 4.0, 60
 _BOOT = "from gateway.operations.audit_consumers import main; main()"
 
 
@@ -119,11 +119,12 @@ def read_lags(client: redis.Redis, seconds: float) -> list[float]:
         found = client.xreadgroup(GROUP, "one", {STREAM: ">"}, count=1000, block=100)
         now = time.time()  # noqa: TID251 -- compared with the time of records
         entries = found[0][1] if found else []
-        for key, fields in entries:
+        for _, fields in entries:
             if b"record" in fields:
                 written = datetime.fromisoformat(json.loads(fields[b"record"])["time"]).timestamp()
                 lags.append((now - written) * 1000)
-            client.xack(STREAM, GROUP, key)
+        if entries:
+            client.xack(STREAM, GROUP, *[key for key, _ in entries])
     return lags
 
 
@@ -143,8 +144,11 @@ def measure(report: Report, size: Size) -> None:
         )
         client = redis.Redis(unix_socket_path=unquote(urlsplit(url).path), protocol=2)
         client.xgroup_create(STREAM, GROUP, "$", mkstream=True)
-        writing = folder, key_file, size.seconds + 2 * SETTLING_SECONDS
+        writing = folder, key_file, size.seconds + SETTLING_SECONDS + STARTING_SECONDS
         with beside(index_records, folder), delivering(order) as pid, beside(write_records, *writing):
+            for _ in range(STARTING_SECONDS):  # processes start, and a machine may be busy
+                if read_lags(client, 1.0):
+                    break
             read_lags(client, SETTLING_SECONDS)  # until it writes at its pace
             pids = {"runner": pid, "redis": int(client.info("server")["process_id"])}
             before, began = {name: cpu_seconds([one]) for name, one in pids.items()}, time.monotonic()

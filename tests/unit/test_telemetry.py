@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from gateway.audit.consumers.runner import ConsumerStatus
 from gateway.audit.keeping.keeper import Kept
 from gateway.audit.request_secrets import RequestSecrets
 from gateway.decisions import DecisionCounts
@@ -13,6 +14,7 @@ from gateway.directory.memory.near_cache import CacheCounts
 from gateway.model.errors import Reason, Unavailable
 from gateway.request_times import REQUEST_SECONDS
 from gateway.telemetry import (
+    CONSUMER_GAUGES,
     COUNTERS,
     GAUGES,
     LARGEST,
@@ -21,6 +23,7 @@ from gateway.telemetry import (
     SUMMARY_SECONDS,
     Telemetry,
     freshness_counters,
+    gauge_sample,
     sample,
     split_sample,
     unknown_key_counters,
@@ -70,6 +73,8 @@ def busy(telemetry):
     telemetry.decoy_used(SimpleNamespace(key_id="key_decoydecoyde", tenant="acme"), "192.0.2.1")
     telemetry.new_network("key_abcdefghijkl", "192.0.2.0/24")
     telemetry.audit_kept(KEPT)
+    for delivered in (0, 7):  # what is counted is the difference of two reports
+        telemetry.consumers_reported([consumer(delivered)], [])
     return telemetry
 
 
@@ -133,6 +138,21 @@ def test_a_metric_is_counted_with_exactly_the_labels_that_it_is_declared_with():
     for name, values in (("cachegate_responses_total", ()), ("cachegate_defects_total", ("x",))):
         with pytest.raises(ValueError, match=name):
             sample(name, *values)
+
+
+def consumer(delivered, **more):
+    return ConsumerStatus(name="siem", kind="push", state="running", delivered=delivered, **more)
+
+
+def test_each_consumer_has_its_lag_until_it_is_removed_and_its_records_are_counted(telemetry):
+    telemetry.consumers_reported([consumer(3, lag_records=9, lag_seconds=2.5)], [])
+    telemetry.consumers_reported([consumer(10, refused=2)], ["broken"])
+    key = "cachegate_audit_consumer_records_total"
+    assert telemetry.counters[sample(key, "siem", "delivered")] == 7
+    assert telemetry.counters[sample(key, "siem", "refused")] == 2
+    assert telemetry.gauges[gauge_sample("cachegate_audit_consumer_up", "siem")] == 1
+    telemetry.consumers_reported([], [])
+    assert not any(split_sample(one)[0] in CONSUMER_GAUGES for one in telemetry.gauges)
 
 
 def test_every_metric_is_counted_somewhere_but_those_that_others_count(busy):

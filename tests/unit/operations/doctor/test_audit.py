@@ -21,7 +21,7 @@ def health(settings):
 
 
 def test_a_log_as_it_was_written_is_in_order(settings):
-    rows = ("audit folder", "audit space", "audit log", "audit chain")
+    rows = ("audit folder", "audit space", "audit log", "audit chain", "audit consumers", "audit index")
     assert health(settings) == dict.fromkeys(rows, Level.OK)
 
 
