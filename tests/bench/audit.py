@@ -32,6 +32,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import uvicorn
 import uvloop
 from client_requests import request_sets, varied
@@ -51,10 +52,11 @@ from wrk import send_requests
 
 from gateway.adapters.clock import SystemClock
 from gateway.assembly.app import Worker
+from gateway.assembly.audit_indexing import IndexingOrder
 from gateway.assembly.components import build_recorder
 from gateway.audit import AuditLog, Query, verify
 from gateway.audit.folder import segment_name
-from gateway.audit.index import Indexer
+from gateway.audit.index import Indexer, IndexReader
 from gateway.audit.index.reader import search_log
 from gateway.audit.timeline import RecordIds, Timestamps
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
@@ -339,7 +341,8 @@ RARE_KEY, RARE_MODEL = "key_rare", "tenant00/rare/1"
 
 
 def measure_index(report: Report, size: Size) -> None:
-    """Make the index of large logs, and search them."""
+    """Make the index of large logs, and search them; follow one that is written."""
+    _measure_lag(report, size.seconds)
     with ExitStack() as stack:
         kept = None
         if size is not QUICK:
@@ -349,6 +352,56 @@ def measure_index(report: Report, size: Size) -> None:
             _have_log(folder, millions * MILLION)
             _measure_indexing(report, folder, millions)
             _measure_search(report, folder, millions)
+
+
+def _measure_lag(report: Report, seconds: float) -> None:
+    """How long a record takes until a reader has it, while 5,000 a second are written."""
+    with tempfile.TemporaryDirectory(prefix="cg-bench-") as temporary:
+        folder = Path(temporary) / "audit"
+        log = AuditLog(
+            folder=folder,
+            node="bench",
+            signing_key=Ed25519PrivateKey.generate(),
+            clock=SystemClock(),
+            on_left=lambda: None,
+        )
+        order = msgspec.json.encode(IndexingOrder(folder=str(folder), node="bench")) + b"\n"
+        program = "from gateway.operations.audit_indexing import main; main()"
+        process = subprocess.Popen(
+            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        if process.stdin is None:
+            raise RuntimeError("the indexer has no input")
+        process.stdin.write(order)
+        process.stdin.flush()
+        reader = IndexReader(folder, "bench")
+        outcome = Outcome(ending=Ending.COMPLETE, status=200, bytes_sent=4096, milliseconds=1.25)
+        written: dict[str, float] = {}
+        taken: list[float] = []
+        cursor = reader.start()
+        batch = [_admission(number) for number in range(25)]
+        while not reader.has_more(cursor):
+            time.sleep(0.01)
+        began = due = time.perf_counter()
+        while due - began < seconds or len(taken) < len(written):
+            now = time.perf_counter()
+            if now >= due and due - began < seconds:
+                due += 2 * len(batch) / 5000
+                for receipt in log.record_all(batch):
+                    written[receipt.record_id] = now
+                    receipt.close(outcome)
+            if reader.has_more(cursor):
+                page = reader.read(cursor, 1000)
+                now, cursor = time.perf_counter(), page.cursor
+                ids = [one.record.id for one in page.records]
+                taken += [now - written[one] for one in ids if one in written]
+            else:
+                time.sleep(0.001)
+        process.stdin.close()
+        process.wait()
+        log.close()
+    report.row("index_lag_p50_ms", median(taken) * 1000, "until a record is readable, at 5,000 a second")
+    report.row("index_lag_p99_ms", quantile(taken, 0.99) * 1000, f"of {len(taken)}")
 
 
 def _have_log(folder: Path, records: int) -> None:

@@ -23,6 +23,7 @@ def consumed(event):
     return of("cachegate_audit_consumer_records_total", f'consumer="siem",event="{event}"')
 
 
+INDEX_BEHIND = of("cachegate_audit_index_behind_seconds")
 FREE, WHOLE = of("cachegate_audit_disk_free_bytes"), of("cachegate_audit_disk_bytes")
 
 
@@ -149,6 +150,10 @@ CASES = (
     fires("CachegateAuditLag", "5m", series={of("cachegate_audit_waiting_records"): "3x9"}),
     quiet("CachegateAuditLag", "3m", series={of("cachegate_audit_lag_seconds"): "9x5"}),
     quiet("CachegateAuditLag", "5m", series={of("cachegate_audit_waiting_records"): "3 0 3 0 3 0 3 0"}),
+    fires(
+        "CachegateAuditIndexBehind", "12m", series={of("cachegate_audit_index_behind_seconds"): "400+60x20"}
+    ),
+    quiet("CachegateAuditIndexBehind", "12m", series={of("cachegate_audit_index_behind_seconds"): "9x20"}),
     fires("CachegateAuditDiskLow", "12m", series={FREE: "10e9x20", WHOLE: "100e9x20"}),
     fires(  # it will be full in eight hours
         "CachegateAuditDiskLow", "30m", series={FREE: "50e9-100e6x40", WHOLE: "100e9x40"}

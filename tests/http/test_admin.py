@@ -564,6 +564,18 @@ class TestRecords:
         bad = site.record(site.owner.post("/tenants", {"x": 1}))
         assert (bad["decision"], bad["reason"]) == ("deny", "malformed-body")
 
+    def test_a_change_that_the_facts_refuse_is_recorded_with_who_asked_for_it(self, site):
+        made = site.owner.made("/keys", {"role": "operator"})
+        problem(site.as_key(made["token"]).post("/tenants/nobody-here/suspend"), 404, "not-found")
+        site.as_key(made["token"]).get("/tenants/nobody-here")  # a question, no change
+        [refused] = [
+            one
+            for one in site.installation.records()
+            if one["kind"] == "refused-change" and one["key_id"] == made["id"]
+        ]
+        assert (refused["actor"], refused["action"]) == (made["id"], "tenants.suspend")
+        assert (refused["reason"], refused["subject"]) == ("absent", ["nobody-here"])
+
     def test_no_key_is_in_any_record(self, site):
         token = site.owner.made("/keys", {"tenant": "acme"})["token"]
         assert site.owner.post("/tenants", {"id": token}).status == 400

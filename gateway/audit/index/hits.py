@@ -19,9 +19,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.audit.folder import chain_started, group_segments, segment_name
+from gateway.audit.index.indexed_fields import id_number, needles, wanted_names
 from gateway.audit.index.journal import PART_PLACES
 from gateway.audit.index.part import DamagedIndexError
-from gateway.audit.index.terms import id_number, needles, wanted_names
 from gateway.audit.packed import PACKED_SUFFIX, DamagedSegmentError
 from gateway.audit.reading import OpenedSegment, readable_lines, size_of
 from gateway.audit.record import MAX_LINE_BYTES, parse_line, parse_link

@@ -29,6 +29,7 @@ from gateway.audit.folder import (
     group_segments,
     segment_name,
 )
+from gateway.audit.index.indexed_fields import parse_fields
 from gateway.audit.index.journal import (
     COMPLETE_NAME,
     DAMAGED_NAME,
@@ -51,7 +52,6 @@ from gateway.audit.index.journal import (
 from gateway.audit.index.listed_heads import ListedHeads
 from gateway.audit.index.order import KnownOrder
 from gateway.audit.index.part import DamagedIndexError, OpenPart
-from gateway.audit.index.terms import parse_fields
 from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.reading import OpenedSegment, size_of
 from gateway.audit.record import MAX_LINE_BYTES
@@ -73,7 +73,7 @@ class _Unfit(Exception):  # noqa: N818 -- no error: the index is made anew
     """The index does not fit the segments."""
 
 
-class _Look(NamedTuple):
+class _FolderListing(NamedTuple):
     """A folder as it was listed."""
 
     changed: list[int]  # the times of the folders
@@ -89,7 +89,7 @@ class Indexer:
         self._is_thorough = is_thorough
         self._folder = folder
         self._node = node
-        self._look: _Look | None = None
+        self._look: _FolderListing | None = None
         self._list_again = 0
         self._files: dict[tuple[str, int], OpenedSegment] = {}
         self._known = KnownOrder(folder)
@@ -314,7 +314,7 @@ class Indexer:
         live = self._folder / LIVE_NAME
         return os.path.lexists(live / chain) or os.path.lexists(live / f".{chain}")
 
-    def _list(self, *, is_anew: bool = False) -> _Look:
+    def _list(self, *, is_anew: bool = False) -> _FolderListing:
         """The folder, listed again if it changed."""
         changed = [_changed_ns(self._folder), _changed_ns(self._folder / LIVE_NAME)]
         look = self._look
@@ -328,7 +328,9 @@ class Indexer:
         with suppress(FileNotFoundError):  # a copy has none
             marks = {path.name.removeprefix(".") for path in (self._folder / LIVE_NAME).iterdir()}
         ordered = sorted(found, key=lambda chain: (chain_started(chain) or 0.0, chain))
-        look = self._look = _Look(changed, {chain: found[chain] for chain in ordered}, frozenset(marks))
+        look = self._look = _FolderListing(
+            changed, {chain: found[chain] for chain in ordered}, frozenset(marks)
+        )
         self._list_again = _LISTED_AGAIN
         return look
 

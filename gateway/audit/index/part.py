@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from gateway.audit.index.terms import IndexedFields
+    from gateway.audit.index.indexed_fields import IndexedFields
 
 _MAGIC = b"CGINDEX1"
 _OPENING = struct.Struct("<8sII")

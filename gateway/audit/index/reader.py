@@ -17,11 +17,11 @@ import msgspec
 from gateway.audit.folder import group_segments, segment_name
 from gateway.audit.index.cursor import Cursor
 from gateway.audit.index.hits import Search, SegmentFiles
+from gateway.audit.index.indexed_fields import id_number, wanted_names
 from gateway.audit.index.journal import PART_PLACES, report_damage
 from gateway.audit.index.listed_heads import is_still_listed
 from gateway.audit.index.order import KnownOrder
 from gateway.audit.index.part import DamagedIndexError
-from gateway.audit.index.terms import id_number, wanted_names
 from gateway.audit.packed import PACKED_SUFFIX, DamagedSegmentError
 from gateway.audit.reading import size_of
 from gateway.audit.record import parse_line

@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from gateway.audit.folder import chain_started, group_segments
+from gateway.operations.audit_indexing import extend
+from gateway.operations.doctor import audit as doctor_audit
 from gateway.operations.doctor.audit import FULL_BYTES, LOW_BYTES, check_audit, judge_space
 from gateway.operations.doctor.findings import Level
 
@@ -23,6 +25,13 @@ def health(settings):
 def test_a_log_as_it_was_written_is_in_order(settings):
     rows = ("audit folder", "audit space", "audit log", "audit chain", "audit consumers", "audit index")
     assert health(settings) == dict.fromkeys(rows, Level.OK)
+
+
+def test_an_index_that_is_far_behind_is_something_to_know(settings, monkeypatch):
+    monkeypatch.setattr(doctor_audit, "FULL_BYTES", 0)
+    assert health(settings)["audit index"] is Level.WARNING
+    assert extend(settings.audit_folder, settings.node)
+    assert health(settings)["audit index"] is Level.OK
 
 
 def test_damage_of_the_last_chain_is_a_failure(settings):
