@@ -29,9 +29,9 @@ _NAMED: dict[str, st.SearchStrategy[Any]] = {
     "method": st.sampled_from(["GET", "HEAD", "PROPFIND"]) | _TEXTS,
     "action": st.sampled_from(["read", "keys.create", "grants.add", "grants.remove", "policy.apply", "x"])
     | _TEXTS,
-    "principal": st.none() | st.sampled_from(["tenant", "admin", "link", "token", "binding"]),
+    "principal": st.sampled_from(["tenant", "admin", "link", "token", "binding"]),
     "reason": st.sampled_from(["permitted", "not-permitted", "decoy-key", "no-credential"]) | _TEXTS,
-    "md5": st.none() | st.binary(min_size=16, max_size=16).map(bytes.hex) | _TEXTS,
+    "md5": st.binary(min_size=16, max_size=16).map(bytes.hex) | _TEXTS,
     "found": _DIGESTS | _TEXTS,
 }
 
