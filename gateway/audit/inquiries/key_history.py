@@ -1,7 +1,7 @@
 """All that a key did: the damage of one that leaked, and what has to be looked at next.
 
-What was made for a key (links, tokens) has its id in the log, and counts with it. Refusals count too: those of
-a key that is valid no more are in the log under the key that they claim.
+What was made for a key (links, tokens) has its id in the log, and counts with it. Refusals count too: those
+of a key that is valid no more are in the log under the key that they claim.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class KeyReading:
         self._open = OpenUses()
         self._changes: dict[str, ChangeOfKey] = {}
 
-    def take(self, record: Record) -> None:
+    def take(self, record: Record) -> None:  # noqa: C901 -- one case a kind of record
         """Look at one record."""
         history, key_id = self.history, self.history.key_id
         match record:

@@ -1,7 +1,7 @@
 """What happened to a tenant, in order: changes one by one, and its requests hour by hour.
 
-An hour has one line for what was read and one for each reason of a refusal. What is new is told when it comes:
-a key's first request, a network that none of its keys used before, a model that it had not read.
+An hour has one line for what was read and one for each reason of a refusal. What is new is told when it
+comes: a key's first request, a network that none of its keys used before, a model that it had not read.
 """
 
 from __future__ import annotations

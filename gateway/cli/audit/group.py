@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.audit import evidence
+from gateway.cli.audit import evidence, export, questions
 from gateway.cli.audit.commands import commands
 
 __all__ = ["commands"]
@@ -12,3 +12,8 @@ commands.command("heads")(evidence.heads)
 commands.command("anchor")(evidence.anchor)
 commands.command("rotate-key")(evidence.rotate)
 commands.command("schema")(evidence.schema)
+commands.command("export")(export.export)
+commands.command("who-read")(questions.who_read)
+commands.command("key")(questions.key)
+commands.command("timeline")(questions.timeline)
+commands.command("report")(questions.report)
