@@ -84,7 +84,13 @@ class Guard(msgspec.Struct, frozen=True, kw_only=True):
         weighed = await _run(self._weigh(request, route, SeenOnDisk(), may_open=True))
         if isinstance(weighed, Rejection):
             return await self.decline(weighed)
-        return await self._record(weighed)
+        if route.readings is None:
+            return await self._record(weighed)
+        receipt = route.readings.recall(weighed)
+        if receipt is None:
+            receipt = await self._record(weighed)
+            route.readings.note(receipt)
+        return receipt
 
     async def admit_all(self, request: WireRequest, asked: Asked) -> tuple[Receipt, ...] | Declined:
         """Decide about every model that a forwarded request asks for, and record all of it in one write.

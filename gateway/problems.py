@@ -228,6 +228,11 @@ PROBLEMS: dict[Reason, Problem] = {
     Reason.AMBIGUOUS_TOKEN: UNAUTHORIZED,
     Reason.REVOKED_BINDING: UNAUTHORIZED,
     Reason.TOO_MANY_BINDINGS: UNAUTHORIZED,
+    Reason.UNKNOWN_CURSOR: _bad(
+        "unknown-cursor",
+        "The cursor is none that this node gave to this reader: each node has its own, and so have the key's "
+        "tenant and the operator. Without `after` reading begins at the oldest record.",
+    ),
     Reason.NOT_YET_PROVEN: Problem(
         status=409,
         kind="not-yet-proven",
@@ -746,6 +751,20 @@ _OF_ADMINISTRATION: dict[Reason, Problem] = {
         detail="The request's body did not arrive within 5 seconds.",
     ),
 }
+_OF_FEED: dict[Reason, Problem] = {
+    Reason.MALFORMED_QUERY: _bad(
+        "malformed-query",
+        "The query does not parse, or has a parameter that is not read here, or one twice.",
+    ),
+    Reason.MISSING_SCOPE: _forbidden("missing-scope", "Reading the audit log takes the scope audit:read."),
+    Reason.MISSING_ACTION: _forbidden(
+        "missing-action",
+        "This key's role does not read the audit log, or it is narrowed to some models.",
+    ),
+}
+FEED = "/audit/v1/events", "/audit/v1/nodes"
+"""The routes that read the audit log."""
+
 ADMINISTRATION = "/admin/", "/v1/keys", "/v1/grants"
 """What the routes of the administration begin with."""
 
@@ -823,6 +842,8 @@ def problem_with_detail(reason: Reason, route: str) -> Problem:
 
 def problem_of(reason: Reason, route: str) -> Problem:
     """The problem of this reason on a route, which is named by its template."""
+    if route in FEED and reason in _OF_FEED:
+        return _OF_FEED[reason]
     if route.startswith(ADMINISTRATION) and reason in _OF_ADMINISTRATION:
         return _OF_ADMINISTRATION[reason]
     return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]

@@ -40,6 +40,7 @@ FACES = (
     ("{mount}", "front-door"),
     ("/hooks/", "hooks"),
     ("/admin/", "admin"),
+    ("/audit/v1/events", "feed"),
     ("/audit/", "audit"),
 )
 """How the templates of each face begin."""

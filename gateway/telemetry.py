@@ -52,6 +52,8 @@ GAUGES = {
     "cachegate_audit_bytes": "Size of the node's audit log on the disk; a worker looks every five minutes.",
     "cachegate_audit_oldest_timestamp_seconds": "Time of the oldest record in it.",
     "cachegate_audit_waiting_segments": "Segments that retention would remove, and a consumer still needs.",
+    "cachegate_feed_waiting": "Long polls of the audit feed that wait for a record.",
+    "cachegate_feed_streams": "Streams of the audit feed that are open.",
     "cachegate_connections": "Connections of clients, those included whose TLS handshake is not over.",
     "cachegate_upstream_left_alone": "Workers that ask the provider nothing for a moment, since it failed.",
     "cachegate_upstream_left_alone_by_strangers": "Workers that ask it nothing about unknown keys for a "

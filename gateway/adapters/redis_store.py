@@ -191,6 +191,13 @@ class RedisStore:
         """Return several fields of a hash, in order."""
         return list(await self._ask_one("HMGET", name, *keys)) if keys else []
 
+    async def hash_entries(self, name: bytes) -> dict[bytes, bytes]:
+        """Return all fields of a hash that is known to be small."""
+        found = await self._ask_one("HGETALL", name)
+        if isinstance(found, dict):
+            return {bytes(field): bytes(value) for field, value in found.items()}
+        return {bytes(field): bytes(value) for field, value in zip(found[::2], found[1::2], strict=True)}
+
     async def put_hash(self, name: bytes, values: dict[bytes, bytes]) -> None:
         """Write hash fields without a transaction: for information such as "last used", never for facts."""
         if values:

@@ -57,12 +57,15 @@ def worker_app(argument: Any) -> WorkerApp:
     """What a worker process runs; called in it with the settings and the URL of the Redis server."""
     settings, redis_url = parse_argument(argument)
     worker, face = administered(settings, redis_url)
-    admin = None if settings.admin_public else worker.app_of(face.routes(), face.public_routes())
+    # The feed is where the admin API is as well, so that one address serves an operator's commands.
+    beside = [*face.routes(), *worker.feed.face.routes()]
+    admin = None if settings.admin_public else worker.app_of(beside, face.public_routes())
     return WorkerApp(
         app=worker.app(),
         report=worker.pipeline.report,
         on_refused=worker.refused_early,
         at_once=worker.at_once(),
         on_replacing=worker.pipeline.note_hang,
+        on_stopping=worker.feed.close,
         admin=admin,
     )

@@ -98,6 +98,7 @@ class Pipeline:
     def __init__(self, settings: Settings, redis_url: str, *, keeps_audit: bool = True) -> None:
         self.settings = settings
         self._keeps_audit = keeps_audit
+        self.more_gauges: Callable[[], dict[str, float]] = dict  # of what others build around it
         self.clock = SystemClock()
         self.telemetry = Telemetry()
         self.history = HistoryFile(settings.history_file)
@@ -359,6 +360,7 @@ class Pipeline:
         }
         gauges = {
             **self.telemetry.gauges,
+            **self.more_gauges(),
             **self.recorder.gauges(),
             "cachegate_chores_down": float(len(self.upkeep.chores.down)),
             "cachegate_transfers_under_way": len(self.transfers),

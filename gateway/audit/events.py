@@ -81,6 +81,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     model: str | None = None  # the requested id or the canonical one
     decision: str | None = None
     reason: str | None = None
+    kind: str | None = None  # of the record: decision, outcome, change, ...
     record_id: str | None = None  # of the record itself, or of the decision or change that it belongs to
     since: float | None = None
     until: float | None = None
@@ -90,6 +91,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         resource = record.resource if isinstance(record, DecisionRecord | QuestionRecord) else None
         return (
             (self.tenant is None or self.tenant == getattr(record, "tenant", None))
+            and (self.kind is None or self.kind == record.__struct_config__.tag)
             and (self.tenant_record in {None, getattr(record, "tenant_record", None)})
             and (self.key_id is None or self.key_id in _own(record, "key_id", "claimed_key_id"))
             and (

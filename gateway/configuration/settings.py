@@ -152,6 +152,14 @@ class Settings:
     node: str = _setting(
         "This node's name in audit records.", read_text, socket.gethostname(), "the host name"
     )
+    node_url: str | None = _setting(
+        "Where this node's public listener is reached by those who read the audit log of all nodes "
+        "(`audit follow`): http or https, a host, and a path prefix if there is one. Readers with a key are "
+        "told it.",
+        read_url,
+        None,
+        "unset: the audit log of this node is read where it is asked for",
+    )
     lease_milliseconds: int = _setting(
         "How long a worker may answer from memory without having heard from Redis. "
         "A revocation waits no longer than this for a worker that does not answer.",
@@ -373,6 +381,11 @@ class Settings:
     def hook_key_file(self) -> Path:
         """The key that the platform signs its webhooks with."""
         return self.state / "signing" / "hook.key"
+
+    @property
+    def feed_key_file(self) -> Path:
+        """The key that the cursors of the audit feed are sealed with: this node's alone, made when needed."""
+        return self.state / "signing" / "feed.key"
 
     @property
     def signing_key_file(self) -> Path:

@@ -121,6 +121,7 @@ class Reason(StrEnum):
         "Permitted and on disk, but other owners link the blob too, and nobody attested it for this model.",
     )
     QUARANTINED = "quarantined", "Permitted and on disk, but its content is not what it was, or not its name."
+    UNKNOWN_CURSOR = "unknown-cursor", "The cursor is none that this node of the gateway gave to this reader."
     NOT_YET_PROVEN = "not-yet-proven", "The record has no signed head behind it yet, by which it is proven."
     NOT_PROVABLE = (
         "not-provable",

@@ -14,9 +14,19 @@ if TYPE_CHECKING:
     from gateway.model.errors import Reason
     from gateway.model.names import ModelId
     from gateway.model.stamps import Stamp
-    from gateway.model.verdicts import Allowed, Found, Receipt, ServerOutcome
+    from gateway.model.verdicts import Admission, Allowed, Found, Receipt, ServerOutcome
 
     Receive = Callable[[], Awaitable[Any]]
+
+
+class RecordedReadings(Protocol):
+    """Remembers for a while what was recorded, where one record stands for several requests."""
+
+    def recall(self, admission: Admission) -> Receipt | None:
+        """The receipt of what a record stands for already; None for what has to be recorded."""
+
+    def note(self, receipt: Receipt) -> None:
+        """Remember what is recorded now."""
 
 
 class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -40,6 +50,9 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     `beside` makes headers that all answers of the route have, refusals included. `decline` makes the answer
     to a refusal, by reason and record, where the route speaks a protocol that has its own. A route whose
     callers read statuses in a way of their own has `answer_refusal`, which puts a refusal into their form.
+
+    With `readings` not every allowed request has a record of its own: one that is in the log already may
+    stand for it. It is for reading the log itself, and for nothing else.
     """
 
     template: str
@@ -60,6 +73,7 @@ class GuardedRoute(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     beside: Callable[[WireRequest], Iterable[tuple[bytes, bytes]]] | None = None
     decline: Callable[[Reason, str, WireRequest], Answer] | None = None
     answer_refusal: Callable[[Answer], Answer] | None = None
+    readings: RecordedReadings | None = None
     has_key_in_head: bool = False  # its body holds no key, and is not read for a caller without a valid one
 
 

@@ -69,8 +69,10 @@ class QuietServer(uvicorn.Server):
         bounds: Bounds | None = None,
         counts: ConnectionCounts | None = None,
         beside: Sequence[Beside] = (),
+        on_stopping: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(config)
+        self._on_stopping = on_stopping
         self._on_serving = on_serving
         self._bounds = bounds or Bounds()
         self._counts = counts or ConnectionCounts()
@@ -109,4 +111,7 @@ class QuietServer(uvicorn.Server):
 
     def stop(self) -> None:
         """Accept nothing more, finish the answers in progress within the grace limit, and end."""
+        on_stopping, self._on_stopping = self._on_stopping, None
+        if on_stopping is not None:
+            on_stopping()
         self.should_exit = True

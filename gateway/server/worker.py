@@ -74,7 +74,8 @@ class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
     address; it calls its last argument with the id of the record, if it made one, and does not raise.
     `at_once` answers what it can without waiting (`at_once.py`). `admin` is the ASGI application of the
     second listener; it lives as long as `app` does. `on_replacing` is called at the start if this worker
-    replaces one that hung, with how long ago that one answered last.
+    replaces one that hung, with how long ago that one answered last. `on_stopping` is called when the worker
+    is told to stop: answers that would go on for ever have to end then.
     """
 
     app: Callable[..., Any]
@@ -83,6 +84,7 @@ class WorkerApp(msgspec.Struct, frozen=True, kw_only=True):
     at_once: AtOnce | None = None
     admin: Callable[..., Any] | None = None
     on_replacing: Callable[[float], None] | None = None
+    on_stopping: Callable[[], None] | None = None
 
 
 class WorkerOrder(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +192,7 @@ async def _serve(
             without_share=parse_trusted_networks(order.trusted_proxies),
         ),
         counts=counts,
+        on_stopping=worker_app.on_stopping,
     )
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
     answering = asyncio.create_task(_answer(reader, writer, report, server))

@@ -5,7 +5,8 @@ A tenant's question selects its own record alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Final
 
     from gateway.audit.usage.tally import KeyUsage, UsageDay
+
+_Row = TypeVar("_Row")
 
 MAX_ROWS_TOLD: Final = 5000
 """Of each kind in one answer; what is cut off, an answer says."""
@@ -83,21 +86,22 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def figures_of(days: Iterable[UsageDay], query: UsageQuery, most: int | None = MAX_ROWS_TOLD) -> Figures:
-    """What the counts of these days say, in order of days."""
+    """What the counts of these days say. Days come one by one, so that one at a time needs memory."""
     usage: list[UsageRow] = []
     refusals: list[CountRow] = []
     networks: list[CountRow] = []
     changes: list[CountRow] = []
-    for day in sorted(days, key=lambda one: one.day):
+    room = None if most is None else most + 1
+    for day in days:
         if not query.has_day(day.day):
             continue
         for who, key in _selected(day, query):
-            usage += _usage_rows(day.day, who, key, query)
+            _extend(usage, _usage_rows(day.day, who, key, query), room)
             if query.model is not None:
                 continue  # a refusal and a network are not of a model
-            refusals += _count_rows(day.day, who, "reason", key.refusals)
-            networks += _count_rows(day.day, who, "network", key.networks)
-            changes += _count_rows(day.day, who, "action", key.changes)
+            _extend(refusals, _count_rows(day.day, who, "reason", key.refusals), room)
+            _extend(networks, _count_rows(day.day, who, "network", key.networks), room)
+            _extend(changes, _count_rows(day.day, who, "action", key.changes), room)
     every = (usage, refusals, networks, changes)
     is_cut = most is not None and any(len(rows) > most for rows in every)
     return Figures(
@@ -107,6 +111,11 @@ def figures_of(days: Iterable[UsageDay], query: UsageQuery, most: int | None = M
         changes=changes[:most],
         is_cut=is_cut,
     )
+
+
+def _extend(rows: list[_Row], more: Iterable[_Row], room: int | None) -> None:
+    """Add rows, up to so many in all."""
+    rows.extend(more if room is None else islice(more, max(0, room - len(rows))))
 
 
 def _selected(day: UsageDay, query: UsageQuery) -> Iterator[tuple[dict[str, str | None], KeyUsage]]:

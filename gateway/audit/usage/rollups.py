@@ -28,7 +28,7 @@ from gateway.audit.index.journal import INDEX_NAME
 from gateway.audit.usage.tally import MAX_PENDING, PendingUse, UsageDay, UsageTally
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
     from typing import Final
 
@@ -38,9 +38,9 @@ USAGE_NAME: Final = "usage"
 STATE_NAME: Final = "state"
 VERSION: Final = 1
 MAX_DAYS: Final = 400
-MAX_FILE_BYTES: Final = 64 << 20
+MAX_FILE_BYTES: Final = 16 << 20
 OPEN_DAYS: Final = 8  # in the writer's memory
-HELD_DAYS: Final = 40  # in a reader's
+HELD_BYTES: Final = 4 << 20  # of files, in a reader's; a day of most tenants has some kilobytes
 SAVE_SECONDS: Final = 1.0
 SAVE_RECORDS: Final = 2000
 PAGE_RECORDS: Final = 1000
@@ -164,7 +164,7 @@ class UsageKeeper:
 class CountedDays(msgspec.Struct, frozen=True):
     """The counts of some days, and whether every record that is in order is in them."""
 
-    days: list[UsageDay]
+    days: Iterator[UsageDay]  # in order, each loaded when it comes
     is_current: bool
 
 
@@ -196,7 +196,7 @@ class UsageRollups:
             if (since is None or name >= since) and (until is None or name <= until)
         ]
         days = (tally.days.get(name) or self._load(name) for name in wanted)
-        return CountedDays([day for day in days if day is not None], is_current)
+        return CountedDays((day for day in days if day is not None), is_current)
 
     def _count_tail(self, tally: UsageTally, cursor: Cursor) -> bool:
         counted = 0
@@ -226,7 +226,7 @@ class UsageRollups:
         if day is not None:
             with self._mutex:
                 self._held[name] = (state, day)
-                while len(self._held) > HELD_DAYS:
+                while sum(one[0][1] for one in self._held.values()) > HELD_BYTES:
                     self._held.popitem(last=False)
         return day
 

@@ -11,7 +11,7 @@ import typer
 from gateway.adapters.clock import SystemClock
 from gateway.audit.inquiries import KeyReading, ReadQuestion, TenantTimeline, WhoRead
 from gateway.audit.timeline import time_text
-from gateway.audit.usage import UsageQuery, UsageTally, figures_of
+from gateway.audit.usage import UsageDay, UsageQuery, UsageTally, figures_of
 from gateway.audit.usage.usage_report import UsageReport, report_of
 from gateway.cli.audit.asked import FromPaths, Since, Tenant, TenantRecord, Until, take_all
 from gateway.cli.periods import parse_past
@@ -133,7 +133,7 @@ def report(
     record = None if tenant_record is None else parse_tenant_record_id(tenant_record)
     tally = UsageTally()
     take_all(tally.take, log, since, until)
-    figures = figures_of(tally.days.values(), UsageQuery(tenant=tenant, tenant_record=record), most=None)
+    figures = figures_of(_in_order(tally), UsageQuery(tenant=tenant, tenant_record=record), most=None)
     made = report_of(figures, tenant, _day(since, now), _day(until, now))
     if svg is not None:
         whose = "all tenants" if tenant is None else f"the tenant {tenant}"
@@ -146,6 +146,10 @@ def report(
 def _day(text: str | None, now: float) -> str | None:
     moment = parse_past(text, now)
     return None if moment is None else time_text(moment)[:_DAY]
+
+
+def _in_order(tally: UsageTally) -> list[UsageDay]:
+    return sorted(tally.days.values(), key=lambda one: one.day)
 
 
 def _left_out(count: int, what: str) -> Note:

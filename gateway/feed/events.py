@@ -1,0 +1,374 @@
+"""The feed: a page of records behind a cursor, with or without waiting for them, or a stream that goes on.
+
+    page     what is there, at most `limit` records; with `wait` not before there is news, or the time is over
+    stream   server-sent events: what is there, and then what comes, until the reader or its key is gone
+
+Files are read in threads, a few at a time. How much one request reads is bounded: a page whose filter matches
+nothing ends empty, with the cursor from which to go on. A tenant's readers are slowed down where they make
+the gateway search: searching takes a quarter of a core at most. A stream holds one piece of at most
+`PIECE_BYTES` for its reader, and what the socket holds; the server cuts a reader that takes nothing.
+
+The guard watches polls and streams as it does every transfer: when their key or its tenant ends, so do they.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from gateway.delivery.headers import UNSTORED, content_headers
+from gateway.feed.following import Following
+from gateway.feed.places import Places
+from gateway.feed.selection import ALL, END, JSON, LINES, STREAM
+from gateway.model.answers import Answer, Streamed
+from gateway.model.errors import Reason, Refusal, Unavailable
+from gateway.model.header_block import Headers
+from gateway.model.verdicts import Ending
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from typing import Protocol
+
+    from gateway.audit.index import Cursor, IndexedRecord, IndexReader
+    from gateway.feed.following import HeldRecord
+    from gateway.feed.sealed_cursors import CursorSeal
+    from gateway.feed.selection import FeedRequest, Selection
+    from gateway.model.access import WireRequest
+    from gateway.model.clocks import Clock
+    from gateway.model.names import TenantId
+
+    class KeptConsumers(Protocol):
+        """The readers that have a name, and whose cursor the gateway keeps. Its calls block."""
+
+        def resume(self, name: str, *, acknowledged: Cursor | None) -> Cursor | None:
+            """Where a reader goes on; None for one that is new. What it acknowledges is kept first."""
+
+
+THREADS = 2
+MOST_READING = 32  # pages at a time, most of which wait for a thread
+MOST_WAITING = 256  # long polls
+MOST_STREAMS = 64
+PAGE_BYTES = 4 << 20
+SEARCHED_PAGES = 4  # of the index, for one page whose filter matches little
+STREAM_RECORDS = 500
+PIECE_BYTES = 256 << 10
+HEARTBEAT_SECONDS = 15.0
+BEHIND_SECONDS = 0.01  # until a stream looks again that is not at the end, and whose end is not held
+SEARCH_SHARE = 4  # a tenant waits three times as long as its search took
+LONGEST_PACE_SECONDS = 2.0
+MOST_PACED = 1024
+
+GAP = (b"cachegate-gap", b"retention")
+_STREAM_TYPE = b"text/event-stream; charset=utf-8"
+
+_T = TypeVar("_T")
+
+
+class FeedPage(msgspec.Struct, frozen=True, kw_only=True):
+    """What was read for one request: records, with what the reader gets of each."""
+
+    documents: list[tuple[IndexedRecord, bytes]]
+    cursor: Cursor
+    is_at_end: bool
+    removed: int
+
+
+class EventFeed:
+    """The feed of one worker. Belongs to one event loop."""
+
+    def __init__(
+        self,
+        make_reader: Callable[[], IndexReader],
+        seal: Callable[[], CursorSeal],
+        clock: Clock,
+        *,
+        consumers: KeptConsumers | None = None,
+        on_failure: Callable[[Unavailable], None] = lambda _: None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        """`make_reader` makes a reader of the index; `seal` loads the cursors' key, at the first request."""
+        self._threads = ThreadPoolExecutor(THREADS, "audit-feed")
+        self._reader = make_reader()
+        self._load_seal = seal
+        self._seal_loaded: CursorSeal | None = None
+        self._clock = clock
+        self._consumers = consumers
+        self._heartbeat_seconds = heartbeat_seconds
+        self._following = Following(
+            make_reader(), ThreadPoolExecutor(1, "audit-follow"), on_failure=on_failure
+        )
+        self._reading = Places(MOST_READING)
+        self._polls = Places(MOST_WAITING)
+        self._streams = Places(MOST_STREAMS)
+        self._paced: dict[TenantId, float] = {}
+
+    def gauges(self) -> dict[str, float]:
+        """How many readers there are."""
+        return {
+            "cachegate_feed_waiting": float(len(self._polls)),
+            "cachegate_feed_streams": float(len(self._streams)),
+        }
+
+    def close(self) -> None:
+        """Have polls answered and streams ended: the worker stops."""
+        self._following.close()
+
+    async def begin(self, asked: FeedRequest) -> Cursor:
+        """Where to read from. Raises `Refusal(UNKNOWN_CURSOR)`, and `Unavailable`."""
+        with self._reading.taken(asked.reader.tenant):
+            return await self._in_thread(partial(self._begin_now, asked))
+
+    async def answer(self, asked: FeedRequest, cursor: Cursor, request: WireRequest) -> Answer:
+        """The answer. Raises `Refusal`, and `Unavailable` when the log cannot be read."""
+        is_head = request.method == "HEAD"
+        if asked.form != STREAM:
+            seconds = 0.0 if is_head else asked.wait_seconds
+            return self._page_answer(asked, await self._poll(asked, cursor, request.received_at, seconds))
+        return Answer(HTTPStatus.OK, _stream_headers(), b"") if is_head else self._stream(asked, cursor)
+
+    def _begin_now(self, asked: FeedRequest) -> Cursor:
+        after: Cursor | None = None
+        if self._seal_loaded is None:
+            self._seal_loaded = self._load_seal()
+        if asked.after == END:
+            after = self._reader.end()
+        elif asked.after is not None:
+            try:
+                after = self._seal_loaded.open(asked.after, asked.reader.whose)
+            except ValueError as error:
+                raise Refusal(Reason.UNKNOWN_CURSOR) from error
+        if asked.consumer is not None and self._consumers is not None:
+            kept = self._consumers.resume(asked.consumer, acknowledged=after)
+            after = after or kept
+        return after or self._reader.start()
+
+    def _sealed(self, cursor: Cursor, whose: str) -> str:
+        if self._seal_loaded is None:
+            raise TypeError("no cursor was opened yet")
+        return self._seal_loaded.seal(cursor, whose)
+
+    # Pages
+
+    async def _poll(
+        self, asked: FeedRequest, cursor: Cursor, received_at: float, wait_seconds: float
+    ) -> FeedPage:
+        """The page behind a cursor, once there is news or the time since the request came is over."""
+        deadline = received_at + wait_seconds
+        page = await self._read(asked.selection, cursor, asked.limit)
+        following, selection = self._following, asked.selection
+        if not wait_seconds or not page.is_at_end or await self._has_news(page, selection):
+            return page
+        with self._polls.taken(asked.reader.tenant):
+            await following.begin()
+            try:
+                while not following.is_closed and (left := deadline - self._clock.now()) > 0:
+                    number = following.find_number(page.cursor)
+                    if number is not None:
+                        if not await self._await_news(number, selection, left):
+                            break
+                    else:
+                        await asyncio.sleep(min(left, BEHIND_SECONDS))
+                    page = await self._read(selection, cursor, asked.limit)
+                    if not page.is_at_end or await self._has_news(page, selection):
+                        return page
+            finally:
+                following.leave()
+        return await self._read(selection, cursor, asked.limit)  # with what is no news
+
+    async def _has_news(self, page: FeedPage, selection: Selection) -> bool:
+        return await self._following.is_news([item for item, _ in page.documents], selection.reader)
+
+    async def _await_news(self, number: int, selection: Selection, seconds: float) -> bool:
+        """Wait until a held record from this number on is news; False once the time is over.
+
+        True also where what is new is no longer held.
+        """
+        following, loop = self._following, asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while (left := deadline - loop.time()) > 0 and not following.is_closed:
+            await following.wait_behind(number, left)
+            held = following.records_from(number)
+            if held is None:
+                return True
+            number += len(held)
+            found = [one.item for one in held if selection.document(one.item) is not None]
+            if found and await following.is_news(found, selection.reader):
+                return True
+        return False
+
+    async def _read(self, selection: Selection, cursor: Cursor, limit: int) -> FeedPage:
+        tenant = selection.reader.tenant
+        with self._reading.taken(tenant):
+            await self._pace(tenant)
+            loop = asyncio.get_running_loop()
+            began = loop.time()
+            try:
+                return await self._in_thread(partial(self._read_now, selection, cursor, limit))
+            finally:
+                self._note_search(tenant, loop.time() - began)
+
+    async def _pace(self, tenant: TenantId | None) -> None:
+        """Have a tenant wait that searched just now."""
+        if tenant is not None and (due := self._paced.get(tenant)) is not None:
+            await asyncio.sleep(max(0.0, min(due - asyncio.get_running_loop().time(), LONGEST_PACE_SECONDS)))
+
+    def _note_search(self, tenant: TenantId | None, seconds: float) -> None:
+        if tenant is None:
+            return
+        now = asyncio.get_running_loop().time()
+        self._paced[tenant] = now + seconds * (SEARCH_SHARE - 1)
+        if len(self._paced) > MOST_PACED:
+            self._paced = {one: due for one, due in self._paced.items() if due > now}
+
+    def _read_now(self, selection: Selection, cursor: Cursor, limit: int) -> FeedPage:
+        """In a thread: read until there are enough records, or the end, or enough was looked at."""
+        documents: list[tuple[IndexedRecord, bytes]] = []
+        removed = size = 0
+        is_at_end = False
+        for _ in range(SEARCHED_PAGES):
+            left = limit - len(documents)
+            page = self._reader.read(cursor, left, selection.query, PAGE_BYTES - size)
+            for item in page.records:
+                document = selection.document(item)
+                if document is not None:
+                    documents.append((item, document))
+                    size += len(document)
+            cursor, is_at_end = page.cursor, page.is_at_end
+            removed += page.removed
+            if is_at_end or len(documents) >= limit or size >= PAGE_BYTES:
+                break
+        return FeedPage(documents=documents, cursor=cursor, is_at_end=is_at_end, removed=removed)
+
+    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, call)
+        except OSError as error:
+            why = f"the log cannot be read ({error.strerror})"
+            raise Unavailable("audit", why, Reason.NO_AUDIT) from error
+
+    def _page_answer(self, asked: FeedRequest, page: FeedPage) -> Answer:
+        whose = asked.reader.whose
+        following = self._sealed(page.cursor, whose)
+        entries = [
+            b'{"cursor":"%b","record":%b}' % (self._sealed(item.cursor, whose).encode(), document)
+            for item, document in page.documents
+        ]
+        if asked.form == LINES:
+            body = b"".join([entry + b"\n" for entry in entries])
+        else:
+            end = b"true" if page.is_at_end else b"false"
+            body = b'{"events":[%b],"next":"%b","at_end":%b}\n' % (
+                b",".join(entries), following.encode(), end,
+            )  # fmt: skip
+        described = content_headers(LINES if asked.form == LINES else JSON, len(body))
+        more = [(b"link", f'<{asked.next_page(following)}>; rel="next"'.encode())]
+        if page.removed:
+            more.append(GAP)
+        return Answer(HTTPStatus.OK, Headers.of(*described, *UNSTORED, *more), body)
+
+    # Streams
+
+    def _stream(self, asked: FeedRequest, cursor: Cursor) -> Answer:
+        tenant = asked.reader.tenant
+        self._streams.take(tenant)
+        has_place = True
+
+        async def close() -> None:
+            nonlocal has_place
+            if has_place:
+                has_place = False
+                self._streams.give_back(tenant)
+
+        pieces = self._pieces(asked, cursor)
+        body = Streamed(pieces=pieces, length=None, close=close, ending=Ending.COMPLETE)
+        return Answer(HTTPStatus.OK, _stream_headers(), body)
+
+    async def _pieces(self, asked: FeedRequest, cursor: Cursor) -> AsyncIterator[bytes]:
+        """The events of a stream, in pieces; ends when the worker stops."""
+        following, selection = self._following, asked.selection
+        yield b"retry: 1000\n\n"
+        await following.begin()
+        try:
+            while not following.is_closed:
+                number = following.find_number(cursor)
+                if number is None:
+                    page = await self._read(selection, cursor, STREAM_RECORDS)
+                    if page.removed:
+                        yield _gap(page.removed if asked.reader.tenant is None else None)
+                    for piece in self._events(page.documents, asked.reader.whose):
+                        yield piece
+                    cursor = page.cursor
+                    if page.is_at_end and following.find_number(cursor) is None:
+                        await asyncio.sleep(BEHIND_SECONDS)
+                    continue
+                held = await self._await_held(number, selection)
+                if held is None:  # what follows is no longer held
+                    continue
+                documents = [
+                    (one, document) for one in held if (document := selection.document(one.item)) is not None
+                ]
+                for piece in self._held_events(documents, asked.reader.whose):
+                    yield piece
+                if held:
+                    cursor = held[-1].item.cursor
+                if not documents:  # the reader learns how far it is, and a proxy that somebody is there
+                    yield b": \nid: %b\n\n" % self._sealed(cursor, asked.reader.whose).encode()
+        finally:
+            following.leave()
+
+    async def _await_held(self, number: int, selection: Selection) -> list[HeldRecord] | None:
+        """The held records from this number on, once one is news, or it is time for a heart-beat."""
+        await self._await_news(number, selection, self._heartbeat_seconds)
+        return self._following.records_from(number)
+
+    def _held_events(self, documents: list[tuple[HeldRecord, bytes]], whose: str) -> list[bytes]:
+        """The events of held records. What all readers of the whole log get is sealed once."""
+        events: list[bytes] = []
+        for held, document in documents:
+            if whose != ALL:
+                sealed = self._sealed(held.item.cursor, whose)
+            else:
+                held.sealed = sealed = held.sealed or self._sealed(held.item.cursor, ALL)
+            events.append(_event(sealed, document))
+        return _in_pieces(events)
+
+    def _events(self, documents: list[tuple[IndexedRecord, bytes]], whose: str) -> list[bytes]:
+        return _in_pieces(
+            [_event(self._sealed(item.cursor, whose), document) for item, document in documents]
+        )
+
+
+def _event(sealed: str, document: bytes) -> bytes:
+    """One event. A document is one line: JSON escapes what would end it."""
+    return b"id: %b\ndata: %b\n\n" % (sealed.encode(), document)
+
+
+def _gap(removed: int | None) -> bytes:
+    """Tells that retention removed records which the reader had not read; to a tenant not how many."""
+    return b"event: gap\ndata: {%b}\n\n" % (b"" if removed is None else b'"removed":%d' % removed)
+
+
+def _in_pieces(events: list[bytes]) -> list[bytes]:
+    pieces: list[bytes] = []
+    piece: list[bytes] = []
+    size = 0
+    for event in events:
+        if size and size + len(event) > PIECE_BYTES:
+            pieces.append(b"".join(piece))
+            piece, size = [], 0
+        piece.append(event)
+        size += len(event)
+    if piece:
+        pieces.append(b"".join(piece))
+    return pieces
+
+
+def _stream_headers() -> Headers:
+    # `x-accel-buffering` has nginx pass on each event as it comes.
+    return Headers.of((b"content-type", _STREAM_TYPE), *UNSTORED, (b"x-accel-buffering", b"no"))
