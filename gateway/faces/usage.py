@@ -6,8 +6,8 @@
 
 Who may is decided as for the feed: an administering key with a role for it sees all, a tenant's key what is
 of its own tenant record. A tenant is told no more than its clients were: refusals by the kind of problem,
-which is the same for what is forbidden and what is not there; and no changes, whose actors are the operator's.
-A key or model that is not its own has the answer of one that does not exist: an empty one.
+which is the same for what is forbidden and what is not there; and no changes, whose actors are the
+operator's. A key or model that is not its own has the answer of one that does not exist: an empty one.
 
 The figures are counts by day, kept beside the index, so that they cost some small files whatever the log's
 length. A blob or a file is looked for in the log itself: a part of it at a time, with a cursor for the next.

@@ -70,9 +70,10 @@ def usage_folder(folder: Path) -> Path:
 class _KeptTally(UsageTally):
     """Counts on from what is kept. `is_kept` days are written when they leave memory, by `save_day`."""
 
-    def __init__(self, folder: Path, on_leave: Callable[[UsageDay], None] | None) -> None:
+    def __init__(self, folder: Path, order: str, on_leave: Callable[[UsageDay], None] | None) -> None:
         super().__init__()
         self._folder = usage_folder(folder)
+        self._order = order
         self._on_leave = on_leave
         self.touched: set[str] = set()
 
@@ -84,7 +85,7 @@ class _KeptTally(UsageTally):
             return found
         if self._on_leave is not None and len(self.days) >= OPEN_DAYS:
             self._on_leave(self.days.pop(next(iter(self.days))))
-        found = load_day(self._folder, name) or UsageDay(name)
+        found = load_day(self._folder, name, self._order) or UsageDay(name)
         self.days[name] = found
         return found
 
@@ -95,8 +96,8 @@ class UsageKeeper:
     def __init__(self, folder: Path, reader: IndexReader) -> None:
         self._folder = usage_folder(folder)
         self._reader = reader
-        self._tally = _KeptTally(folder, self._save_day)
         self._cursor = reader.start()
+        self._tally = _KeptTally(folder, self._cursor.order, self._save_day)
         self._counted = 0
         self._saved_at = 0.0
         self._begin()
@@ -120,8 +121,8 @@ class UsageKeeper:
         while counted < limit:
             page = self._reader.read(self._cursor, PAGE_RECORDS)
             if page.cursor.order != self._cursor.order:
-                self._tally = _KeptTally(self._folder.parents[1], self._save_day)
                 self._cursor = self._reader.start()
+                self._tally = _KeptTally(self._folder.parents[1], self._cursor.order, self._save_day)
                 self._begin()
                 return counted
             for item in page.records:
@@ -182,9 +183,9 @@ class UsageRollups:
         """The counts of the days from `since` to `until`, both included. Raises `OSError`."""
         state = _load_state(self._folder)
         cursor = _cursor_of(state)
-        tally = _KeptTally(self._audit_folder, None)
-        tally.pending = OrderedDict(state.pending)
         end = self._reader.end()
+        tally = _KeptTally(self._audit_folder, end.order, None)
+        tally.pending = OrderedDict(state.pending)
         is_kept = cursor is not None and (cursor.order, cursor.node) == (end.order, end.node)
         if cursor is None or not is_kept:
             cursor = self._reader.start()
@@ -195,7 +196,7 @@ class UsageRollups:
             for name in sorted({*names, *tally.days})
             if (since is None or name >= since) and (until is None or name <= until)
         ]
-        days = (tally.days.get(name) or self._load(name) for name in wanted)
+        days = (tally.days.get(name) or self._load(name, end.order) for name in wanted)
         return CountedDays((day for day in days if day is not None), is_current)
 
     def _count_tail(self, tally: UsageTally, cursor: Cursor) -> bool:
@@ -210,7 +211,7 @@ class UsageRollups:
                 return True
         return False
 
-    def _load(self, name: str) -> UsageDay | None:
+    def _load(self, name: str, order: str) -> UsageDay | None:
         """A day that nothing was added to since it was written, from memory if its file is the same."""
         try:
             status = (self._folder / name).lstat()
@@ -221,8 +222,8 @@ class UsageRollups:
             held = self._held.get(name)
             if held is not None and held[0] == state:
                 self._held.move_to_end(name)
-                return held[1]
-        day = load_day(self._folder, name)
+                return held[1] if held[1].order == order else None
+        day = load_day(self._folder, name, order)
         if day is not None:
             with self._mutex:
                 self._held[name] = (state, day)
@@ -231,8 +232,8 @@ class UsageRollups:
         return day
 
 
-def load_day(folder: Path, name: str) -> UsageDay | None:
-    """The counts of a day; None where there are none that can be read."""
+def load_day(folder: Path, name: str, order: str) -> UsageDay | None:
+    """The counts of a day in this order; None where there are none that can be read."""
     raw = _read(folder / name)
     if raw is None:
         return None
@@ -240,7 +241,7 @@ def load_day(folder: Path, name: str) -> UsageDay | None:
         day = _decode_day(raw)
     except msgspec.DecodeError:
         return None
-    return day if day.day == name else None
+    return day if (day.day, day.order) == (name, order) else None
 
 
 def _load_state(folder: Path) -> UsageState:
