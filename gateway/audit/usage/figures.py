@@ -5,21 +5,21 @@ A tenant's question selects its own record alone.
 
 from __future__ import annotations
 
-from itertools import islice
-from typing import TYPE_CHECKING, TypeVar
+import sys
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from gateway.audit.timeline import time_text
 from gateway.audit.usage.tally import parted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Final
 
-    from gateway.audit.usage.tally import KeyUsage, UsageDay
+    from gateway.audit.usage.tally import KeyUsage, UsageCounts, UsageDay
 
-_Row = TypeVar("_Row")
+    _Selected = tuple[str | None, str | None, str | None, KeyUsage]  # tenant, its record, key
+    _Who = tuple[str, str | None, str | None, str | None]  # day, tenant, its record, key
 
 MAX_ROWS_TOLD: Final = 5000
 """Of each kind in one answer; what is cut off, an answer says."""
@@ -91,63 +91,66 @@ def figures_of(days: Iterable[UsageDay], query: UsageQuery, most: int | None = M
     refusals: list[CountRow] = []
     networks: list[CountRow] = []
     changes: list[CountRow] = []
-    room = None if most is None else most + 1
+    room = sys.maxsize if most is None else most + 1
     for day in days:
         if not query.has_day(day.day):
             continue
-        for who, key in _selected(day, query):
-            _extend(usage, _usage_rows(day.day, who, key, query), room)
+        for tenant, record, key_id, key in _selected(day, query):
+            who = day.day, tenant, record, key_id
+            if key.models and len(usage) < room:
+                usage += _usage_rows(who, key.models, query.model)
             if query.model is not None:
                 continue  # a refusal and a network are not of a model
-            _extend(refusals, _count_rows(day.day, who, "reason", key.refusals), room)
-            _extend(networks, _count_rows(day.day, who, "network", key.networks), room)
-            _extend(changes, _count_rows(day.day, who, "action", key.changes), room)
+            if key.refusals and len(refusals) < room:
+                refusals += _count_rows(who, "reason", key.refusals)
+            if key.networks and len(networks) < room:
+                networks += _count_rows(who, "network", key.networks)
+            if key.changes and len(changes) < room:
+                changes += _count_rows(who, "action", key.changes)
     every = (usage, refusals, networks, changes)
-    is_cut = most is not None and any(len(rows) > most for rows in every)
     return Figures(
         usage=usage[:most],
         refusals=refusals[:most],
         networks=networks[:most],
         changes=changes[:most],
-        is_cut=is_cut,
+        is_cut=any(len(rows) >= room for rows in every),
     )
 
 
-def _extend(rows: list[_Row], more: Iterable[_Row], room: int | None) -> None:
-    """Add rows, up to so many in all."""
-    rows.extend(more if room is None else islice(more, max(0, room - len(rows))))
-
-
-def _selected(day: UsageDay, query: UsageQuery) -> Iterator[tuple[dict[str, str | None], KeyUsage]]:
-    for name, of_tenant in sorted(day.tenants.items()):
+def _selected(day: UsageDay, query: UsageQuery) -> Iterator[_Selected]:
+    """The keys that are asked about, each with its tenant and the tenant's record."""
+    for name, of_tenant in day.tenants.items():
         tenant, record = parted(name)
         if not query.has_tenant(tenant, record):
             continue
         if query.key_id is None:
-            keys = sorted(of_tenant.keys.items())
-        else:
-            keys = [(query.key_id, of_tenant.keys[query.key_id])] if query.key_id in of_tenant.keys else []
-        for key_id, key in keys:
-            yield {"tenant": tenant, "tenant_record": record, "key_id": key_id or None}, key
+            for key_id, key in of_tenant.keys.items():
+                yield tenant, record, key_id or None, key
+        elif query.key_id in of_tenant.keys:
+            yield tenant, record, query.key_id, of_tenant.keys[query.key_id]
 
 
-def _usage_rows(day: str, who: dict[str, str | None], key: KeyUsage, query: UsageQuery) -> Iterator[UsageRow]:
-    for model, counts in sorted(key.models.items()):
-        if query.model is None or model == query.model:
-            yield UsageRow(
-                day=day,
-                **who,
-                model=model or None,
-                reads=counts.reads,
-                runs=counts.runs,
-                bytes=counts.bytes,
-                first=time_text(counts.first),
-                last=time_text(counts.last),
-            )
+def _usage_rows(who: _Who, models: dict[str, UsageCounts], asked: str | None) -> list[UsageRow]:
+    day, tenant, record, key_id = who
+    return [
+        UsageRow(
+            day=day,
+            tenant=tenant,
+            tenant_record=record,
+            key_id=key_id,
+            model=model or None,
+            reads=counts.reads,
+            runs=counts.runs,
+            bytes=counts.bytes,
+            first=counts.first,
+            last=counts.last,
+        )
+        for model, counts in models.items()
+        if asked is None or model == asked
+    ]
 
 
-def _count_rows(
-    day: str, who: dict[str, str | None], name: str, counts: dict[str, int]
-) -> Iterator[CountRow]:
-    for what, count in sorted(counts.items()):
-        yield CountRow(day=day, **who, **{name: what}, count=count)
+def _count_rows(who: _Who, name: str, counts: dict[str, int]) -> list[CountRow]:
+    day, tenant, record, key_id = who
+    named: dict[str, Any] = {"day": day, "tenant": tenant, "tenant_record": record, "key_id": key_id}
+    return [CountRow(**named, **{name: what}, count=count) for what, count in counts.items()]

@@ -42,7 +42,7 @@ MAX_FILE_BYTES: Final = 16 << 20
 OPEN_DAYS: Final = 8  # in the writer's memory
 HELD_BYTES: Final = 4 << 20  # of files, in a reader's; a day of most tenants has some kilobytes
 SAVE_SECONDS: Final = 1.0
-SAVE_RECORDS: Final = 2000
+SAVE_RECORDS: Final = 1000
 PAGE_RECORDS: Final = 1000
 MAX_TAIL_RECORDS: Final = 6000  # that a reader counts by itself: some 60 ms
 

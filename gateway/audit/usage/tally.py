@@ -9,8 +9,9 @@ counted under `OTHER`: sums stay right, and no caller can fill the disk with nam
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
-from datetime import datetime
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
@@ -39,17 +40,19 @@ MAX_NAME_CHARACTERS: Final = 512
 
 READ, INFER = "read", "infer"
 _NETWORK_BITS: Final = {4: 24, 6: 48}
+_TIME: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}Z", re.ASCII)
+_DAY_CHARACTERS: Final = len("2026-11-30")
 _JOINT: Final = "\n"  # between a tenant's name and the id of its record
 
 
 class UsageCounts(msgspec.Struct, array_like=True):
-    """What one key did with one model in a day. Times are seconds."""
+    """What one key did with one model in a day. Times are texts, as records have them."""
 
     reads: int = 0
     runs: int = 0  # by an inference server
     bytes: int = 0
-    first: float = 0.0
-    last: float = 0.0
+    first: str = ""
+    last: str = ""
 
 
 class KeyUsage(msgspec.Struct, array_like=True):
@@ -104,25 +107,24 @@ class UsageTally:
         """Count one record, unless its day has counted its place in the order already."""
         if not isinstance(record, DecisionRecord | OutcomeRecord | SummaryRecord | ChangeRecord):
             return
-        moment = seconds_of(record.time)
-        if moment is None:
-            return
-        day = self.day(record.time[:10])
+        if not _TIME.fullmatch(record.time):
+            return  # of a forged record: a day is the name of a file
+        day = self.day(record.time[:_DAY_CHARACTERS])
         if day.order == order and 0 < place <= day.place:
             self._remember(record)
             return
         day.order, day.place = order, place
         match record:
             case DecisionRecord():
-                self._take_decision(day, record, moment)
+                self._take_decision(day, record)
             case OutcomeRecord():
-                self._take_outcome(day, record, moment)
+                self._take_outcome(day, record)
             case SummaryRecord():
                 self._take_summary(day, record)
             case ChangeRecord():
                 _add(self._key(day, "", record.actor).changes, record.action, MAX_REASONS)
 
-    def _take_decision(self, day: UsageDay, record: DecisionRecord, moment: float) -> None:
+    def _take_decision(self, day: UsageDay, record: DecisionRecord) -> None:
         tenant = joined(record.tenant, record.tenant_record)
         key = self._key(day, tenant, record.key_id or record.claimed_key_id or "")
         network = network_of(record.request.client)
@@ -133,18 +135,18 @@ class UsageTally:
             return
         self._remember(record)
         if record.action in {READ, INFER}:
-            counts = self._counts(day, tenant, record.key_id or "", _model(record), moment)
+            counts = self._counts(day, tenant, record.key_id or "", _model(record), record.time)
             if record.action == READ:
                 counts.reads += 1
             else:
                 counts.runs += 1
 
-    def _take_outcome(self, day: UsageDay, record: OutcomeRecord, moment: float) -> None:
+    def _take_outcome(self, day: UsageDay, record: OutcomeRecord) -> None:
         use = self.pending.pop(record.decision_id, None)
         if use is None:
             use = PendingUse(joined(record.tenant, record.tenant_record), record.key_id or "", "")
         if record.bytes:
-            self._counts(day, use.tenant, use.key, use.model, moment).bytes += record.bytes
+            self._counts(day, use.tenant, use.key, use.model, record.time).bytes += record.bytes
         if record.reason is not None:
             _add(self._key(day, use.tenant, use.key).refusals, record.reason, MAX_REASONS)
 
@@ -188,13 +190,14 @@ class UsageTally:
             found = keys.setdefault(name, KeyUsage())
         return found
 
-    def _counts(self, day: UsageDay, tenant: str, key_id: str, model: str, moment: float) -> UsageCounts:
+    def _counts(self, day: UsageDay, tenant: str, key_id: str, model: str, time: str) -> UsageCounts:
         models = self._key(day, tenant, key_id).models
         counts = models.get(model)
         if counts is None:
             counts = models.setdefault(model if self._has_room(day, tenant) else OTHER, UsageCounts())
-        counts.first = min(counts.first or moment, moment)
-        counts.last = max(counts.last, moment)
+        counts.last = max(counts.last, time)
+        if not counts.first or time < counts.first:
+            counts.first = time
         return counts
 
 
@@ -211,6 +214,7 @@ def parted(name: str) -> tuple[str | None, str | None]:
     return tenant or None, record or None
 
 
+@lru_cache(4096)
 def network_of(client: str) -> str:
     """The network of an address: that of a site, so that a client that moves within it is one."""
     try:
@@ -218,14 +222,6 @@ def network_of(client: str) -> str:
     except ValueError:
         return client[:MAX_NAME_CHARACTERS] or OTHER
     return str(ip_network(f"{str(address).partition('%')[0]}/{_NETWORK_BITS[address.version]}", strict=False))
-
-
-def seconds_of(time: str) -> float | None:
-    """A record's time in seconds; None for a text that is no time."""
-    try:
-        return datetime.fromisoformat(time).timestamp()
-    except (ValueError, OverflowError):
-        return None
 
 
 def _model(record: DecisionRecord) -> str:

@@ -105,11 +105,17 @@ def _named(sums: dict[str, list[int]]) -> list[ReportedName]:
 
 
 def _days(first: str | None, last: str | None, rows: Iterable[str]) -> Iterator[str]:
-    """Every day of a period; without its end, up to the last that has anything."""
+    """Every day of a period; without its end, up to the last that has anything.
+
+    A forged record may name a day that no calendar has: then only the days that have something are there.
+    """
     end_text = last or max(rows, default=None)
     if first is None or end_text is None:
         return
-    day, end = date.fromisoformat(first), date.fromisoformat(end_text)
+    try:
+        day, end = date.fromisoformat(first), date.fromisoformat(end_text)
+    except ValueError:
+        return
     for _ in range(MAX_DAYS_SHOWN):
         if day > end:
             return

@@ -166,3 +166,10 @@ def test_a_name_and_a_record_are_taken_apart_as_they_were_joined():
         ("a", None),
         (None, None),
     ]
+
+
+@pytest.mark.parametrize("time", ["../../../etc/passwdx", "2026-11-06", "0000/11/06T10:00:00.000000Z", ""])
+def test_a_time_that_is_none_counts_for_no_day(time):
+    tally = UsageTally()
+    tally.take(replace(allow(1), time=time))
+    assert tally.days == {}
