@@ -1,6 +1,8 @@
 """Search and follow the audit log: the records of all chains as one stream, oldest first.
 
-Chains are merged by time; within a chain the order is the chain's own. A chain is opened only when
+Chains are merged by time; within a chain the order is the chain's own: a record that is older than one before
+it (a clock was set back) comes behind that one. Of the same time, the chain that began first comes first. A
+search by the index has the same order (`index/hits.py`). A chain is opened only when
 the merge reaches its start time, which its id contains, so a folder with thousands of short chains (each
 command writes one) does not need thousands of open files. Reading proves nothing: a line that does not
 parse is skipped here and reported by `verify`. Given public keys, each record says whether a signed head
@@ -20,7 +22,7 @@ from gateway.audit.packed import DamagedSegmentError
 from gateway.audit.proven import ProvenEnd, ProvenEnds
 from gateway.audit.reading import opened, readable_lines, size_of
 from gateway.audit.record import MAX_LINE_BYTES, DecisionRecord, QuestionRecord, SummaryRecord, parse_line
-from gateway.audit.timeline import parse_record_id, time_text
+from gateway.audit.timeline import microseconds, parse_record_id, time_text
 from gateway.model.errors import BadNameError, Reason, Unavailable
 
 if TYPE_CHECKING:
@@ -298,19 +300,21 @@ def _merged(due: list[tuple[str, _Cursor]]) -> Iterator[tuple[_PlacedEvent, _Cur
     while heap or upcoming is not None:
         while upcoming is not None and (not heap or upcoming[1][0] <= heap[0][0]):
             events = upcoming[1][1].read_new()
-            _push(heap, upcoming[0], events)
+            _push(heap, upcoming[1][0], upcoming[0], events)
             upcoming = next(waiting, None)
         if heap:
-            _, rank, event, events = heapq.heappop(heap)
+            latest, rank, event, events = heapq.heappop(heap)
             yield event, due[rank][1]
-            _push(heap, rank, events)
+            _push(heap, latest, rank, events)
 
 
 def _push(
     heap: list[tuple[str, int, _PlacedEvent, Iterator[_PlacedEvent]]],
+    latest: str,
     rank: int,
     events: Iterator[_PlacedEvent],
 ) -> None:
     event = next(events, None)
     if event is not None:
-        heapq.heappush(heap, (event.record.time, rank, event, events))
+        time = event.record.time if microseconds(event.record.time) is not None else ""
+        heapq.heappush(heap, (max(latest, time), rank, event, events))

@@ -240,7 +240,7 @@ def _offsets(path: Path, needle: bytes, span: _Span | None, budget: _Budget) -> 
 def _bounds(file: io.BufferedReader, span: _Span | None) -> tuple[int, int]:
     """From where to where a segment is searched. The file is at the beginning of that.
 
-    A packed segment can only be read from its beginning to its end.
+    One that was packed as one frame can only be read from its beginning to its end.
     """
     if not file.seekable():
         return 0, sys.maxsize

@@ -10,6 +10,7 @@ ends the segment with `DamagedSegmentError`.
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from collections import deque
@@ -23,7 +24,6 @@ from gateway.audit.record import MAX_LINE_BYTES
 from gateway.model.errors import Reason, Unavailable
 
 if TYPE_CHECKING:
-    import io
     from collections.abc import Iterator
     from pathlib import Path
     from typing import BinaryIO
@@ -40,6 +40,9 @@ def opened(path: Path, offset: int = 0) -> Iterator[io.BufferedReader]:
             yield cast("io.BufferedReader", file)
             return
         content = unpacked(file, size)
+        if content.seekable():
+            content.seek(offset)
+            offset = 0
         while offset:
             passed = len(content.read(min(offset, _BLOCK_BYTES)))
             if not passed:
@@ -71,6 +74,37 @@ def _opened_raw(path: Path) -> Iterator[tuple[BinaryIO, int, bool]]:
         raise DamagedSegmentError("it is not a regular file")
     with os.fdopen(descriptor, "rb", _BLOCK_BYTES) as file:
         yield file, status.st_size, is_packed
+
+
+class OpenedSegment:
+    """An open segment that is read in pieces, from any offset. Raises as `opened`."""
+
+    __slots__ = ("_content", "_context", "_descriptor", "_path")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._context = opened(path)
+        self._content = self._context.__enter__()
+        try:
+            self._descriptor = (
+                self._content.fileno()
+            )  # plain; it may grow, so nothing of it is kept in memory
+        except io.UnsupportedOperation:
+            self._descriptor = -1
+
+    def read(self, offset: int, length: int) -> bytes:
+        """The bytes from an offset on; fewer at the end."""
+        if self._descriptor >= 0:
+            return os.pread(self._descriptor, length, offset)
+        if self._content.seekable():
+            self._content.seek(offset)
+            return self._content.read(length)
+        with opened(self._path, offset) as content:  # of one frame: from its beginning
+            return content.read(length)
+
+    def close(self) -> None:
+        """Close it."""
+        self._context.__exit__(None, None, None)
 
 
 def read_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -114,13 +148,14 @@ def readable_lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
 def lines_backward(path: Path, end_at: int | None = None) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a file, the last one first, each with the offset at which it ends.
 
-    An incomplete line at the end is skipped. With `end_at`, the lines in front of this offset. Of a packed
-    segment only the last ones of them are kept and returned. A file that is gone, or is not what it is named,
-    has no lines; `verify` reports it.
+    An incomplete line at the end is skipped. With `end_at`, the lines in front of this offset. Of a segment
+    that was packed as one frame, only the last ones of them are kept and returned. A file that is gone, or is
+    not what it is named, has no lines; `verify` reports it.
     """
     try:
         with _opened_raw(path) as (file, size, is_packed):
-            yield from _last_lines(unpacked(file, size), end_at) if is_packed else _backward(file, end_at)
+            content = unpacked(file, size) if is_packed else file
+            yield from _backward(content, end_at) if content.seekable() else _last_lines(content, end_at)
     except (FileNotFoundError, DamagedSegmentError):
         return
     except OSError as error:
@@ -130,7 +165,7 @@ def lines_backward(path: Path, end_at: int | None = None) -> Iterator[tuple[int,
 _KEPT_LINES = 4096  # more than can follow a head (`last_head.MOST_LINES`)
 
 
-def _last_lines(content: io.BufferedReader, end_at: int | None) -> Iterator[tuple[int, bytes]]:
+def _last_lines(content: BinaryIO, end_at: int | None) -> Iterator[tuple[int, bytes]]:
     end = 0
     last: deque[tuple[int, bytes]] = deque(maxlen=_KEPT_LINES)
     while (end_at is None or end < end_at) and (line := content.readline(MAX_LINE_BYTES)):

@@ -9,7 +9,9 @@ here: the caller passes the time.
 from __future__ import annotations
 
 import os
+import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 _NOISES = 256
 _COUNTER_LIMIT = 0x1000  # twelve bits
+_TIME_CHARACTERS = 27
+_SECOND = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
+_REMEMBERED_SECONDS = 1 << 12
 
 
 class Timestamps:
@@ -94,3 +99,25 @@ def parse_record_id(text: str) -> float:
 def time_text(seconds: float) -> str:
     """Format one time: RFC 3339 in UTC with microseconds."""
     return Timestamps().text(seconds)
+
+
+def microseconds(time: str) -> int | None:
+    """The time of a record since 1970, in microseconds; None for text that is not one of ours."""
+    if len(time) != _TIME_CHARACTERS or time[19] != "." or time[26] != "Z":
+        return None
+    fraction = time[20:26]
+    seconds = _seconds(time[:19])
+    if seconds is None or not (fraction.isascii() and fraction.isdigit()):
+        return None
+    return seconds * 1_000_000 + int(fraction)
+
+
+@lru_cache(_REMEMBERED_SECONDS)
+def _seconds(text: str) -> int | None:
+    if not (text.isascii() and _SECOND.fullmatch(text)):
+        return None
+    try:
+        moment = datetime.fromisoformat(text + "+00:00").timestamp()
+    except ValueError:
+        return None
+    return int(moment) if moment >= 0 else None

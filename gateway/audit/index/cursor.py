@@ -28,7 +28,7 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     """Behind `place` records of an order. Raises `ValueError` for values that no cursor has."""
 
     node: str
-    order: str  # the id of the order; empty: in front of the oldest record of any
+    order: str  # the epoch of an order (`journal.py`); empty: in front of the oldest record of any
     place: int
     listed_bytes: int = 0
     listed_hash: str = ""  # the first half of the hash of the line of heads.jsonl that ends there

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 import zstandard
 
 from gateway.audit import Damage, read_events
-from gateway.audit.packed import DamagedSegmentError, content_size, pack, unpacked
+from gateway.audit.packed import FRAME_BYTES, DamagedSegmentError, content_size, pack, unpacked
 from gateway.audit.reading import lines_backward, opened, readable_lines, size_of
 
 CONTENT = b"".join(b'{"line":%d,"digest":"%s"}\n' % (n, os.urandom(32).hex().encode()) for n in range(3000))
@@ -36,8 +37,7 @@ def test_what_is_packed_is_read_back():
 
 def test_a_truncated_one_is_damaged_wherever_it_is_cut():
     raw = packed()
-    content_end = len(raw) - 4  # then comes the checksum: without it, the content is whole all the same
-    for length in {*range(24), *range(24, content_end, 997), content_end - 1}:
+    for length in {*range(24), *range(24, len(raw), 997), *range(len(raw) - 60, len(raw))}:
         with pytest.raises(DamagedSegmentError):
             read(raw[:length])
 
@@ -48,7 +48,7 @@ def test_a_changed_byte_is_damage():
         changed = bytearray(raw)
         changed[at] ^= 0x10
         try:
-            assert read(bytes(changed)) == CONTENT  # a bit of the header that means nothing
+            assert read(bytes(changed)) == CONTENT  # a bit of a frame's header that means nothing
         except DamagedSegmentError:
             continue
 
@@ -66,6 +66,23 @@ def _wide(content):
     return zstandard.ZstdCompressor(compression_params=parameters).compress(content * 100)
 
 
+def single(content=CONTENT):
+    """As releases wrote it that knew no table."""
+    return zstandard.ZstdCompressor(write_checksum=True, write_content_size=True).compress(content)
+
+
+def _tabled(*frames, table):
+    """Frames with any table."""
+    listed = [(8, 0), *zip(map(len, frames), table, strict=True)]
+    lengths = b"".join(struct.pack("<II", *one) for one in listed) + struct.pack(
+        "<IBI", len(listed), 0, 0x8F92EAB1
+    )
+    return packed(b"")[:8] + b"".join(frames) + struct.pack("<II", 0x184D2A5E, len(lengths)) + lengths
+
+
+BOMB = zstandard.ZstdCompressor().compress(bytes(64 << 20))
+
+
 @pytest.mark.parametrize(
     "raw",
     [
@@ -76,11 +93,46 @@ def _wide(content):
         pytest.param(b"not zstd at all, but long enough", id="something else"),
         pytest.param(zstandard.ZstdCompressor().compress(bytes(64 << 20)), id="a bomb"),
         pytest.param(_wide(CONTENT), id="a window of 128 MiB"),
+        pytest.param(_tabled(BOMB, table=[1000]), id="a bomb behind an honest table"),
+        pytest.param(_tabled(BOMB, table=[64 << 20]), id="a bomb with its table"),
+        pytest.param(packed() + packed(), id="two of them"),
+        pytest.param(_tabled(single(b"abc"), table=[2]), id="a table that says less than the frame"),
+        pytest.param(_tabled(single(b"ab"), single(b"c"), table=[2, 1]), id="a short frame inside"),
     ],
 )
 def test_what_no_honest_writer_makes_is_damaged(raw):
     with pytest.raises(DamagedSegmentError):
         read(raw)
+
+
+def test_one_frame_for_all_is_read_as_before(tmp_path):
+    raw = single()
+    assert read(raw) == CONTENT
+    assert content_size(io.BytesIO(raw), len(raw)) == len(CONTENT)
+    path = tmp_path / "segment.jsonl.zst"
+    path.write_bytes(raw)
+    assert [line for _, line in lines_backward(path)] == CONTENT.splitlines(keepends=True)[::-1]
+    for length in {*range(24), *range(24, len(raw) - 4, 997), len(raw) - 5}:  # the last four: a checksum
+        with pytest.raises(DamagedSegmentError):
+            read(raw[:length])
+
+
+def test_any_offset_is_reached_by_unpacking_one_frame():
+    content = os.urandom(FRAME_BYTES * 3 + 17)
+    raw = packed(content)
+    reading = []
+
+    class Counted(io.BytesIO):
+        def read(self, size=-1):
+            reading.append(size)
+            return super().read(size)
+
+    file = unpacked(Counted(raw), len(raw))
+    for offset in (FRAME_BYTES * 2 + 5, 0, FRAME_BYTES - 3, len(content) - 1, len(content), FRAME_BYTES):
+        reading.clear()
+        file.seek(offset)
+        assert file.read(10) == content[offset : offset + 10]
+        assert sum(reading) <= 2 * (FRAME_BYTES + 2048)
 
 
 def test_offsets_are_those_of_the_content(tmp_path):
