@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from gateway.adapters.provider import Provider
+    from gateway.audit.consumers.runner import ConsumerStatus
     from gateway.audit.keeping.keeper import Kept
     from gateway.audit.request_secrets import RequestSecrets
     from gateway.decisions import Decisions
@@ -65,6 +66,15 @@ GAUGES = {
     "report.",
 }
 """Current values. Workers without a value report 0, so that the sum over all workers is the value."""
+
+
+CONSUMER_GAUGES = {
+    "cachegate_audit_consumer_lag_records": "Records of this node that wait for a consumer of the audit log.",
+    "cachegate_audit_consumer_lag_seconds": "Age of the oldest of them.",
+    "cachegate_audit_consumer_up": "1 while records are delivered to it; 0 while that fails, is stopped by a "
+    "bound, or hangs.",
+}
+"""Current values for each consumer of the audit log, with its name as the label `consumer`."""
 
 
 LARGEST = {
@@ -133,6 +143,14 @@ COUNTERS = {
     "cachegate_audit_overruns_total": Metric(
         "Times that retention removed segments which a consumer of the log still needed."
     ),
+    "cachegate_audit_consumer_records_total": Metric(
+        "Records that were delivered to a consumer of the audit log: delivered, refused (by the target, for "
+        "good: they are in its dead letters), missed (removed by retention before).",
+        ("consumer", "event"),
+    ),
+    "cachegate_audit_consumer_failures_total": Metric(
+        "Deliveries to a consumer of the audit log that failed and were tried again.", ("consumer",)
+    ),
     "cachegate_workers_hung_total": Metric(
         "Workers that were killed and replaced since they did not answer, as when a write hangs."
     ),
@@ -178,6 +196,11 @@ def sample(name: str, *values: str) -> str:
     if len(values) != len(COUNTERS[name].labels):
         raise ValueError(f"{name} has the labels {COUNTERS[name].labels}, not as many as {values}")
     return _BETWEEN.join((name, *values))
+
+
+def gauge_sample(name: str, consumer: str) -> str:
+    """The key of a current value of a consumer."""
+    return _BETWEEN.join((name, consumer))
 
 
 def split_sample(key: str) -> tuple[str, list[str]]:
@@ -288,6 +311,7 @@ class Telemetry:
         self.sums: dict[str, float] = {"cachegate_barrier_seconds_total": 0.0}
         self.gauges: dict[str, float] = {}
         self.times = RequestTimes()
+        self._delivered: dict[str, ConsumerStatus] = {}
         self.lines = RepeatedLines()
         self._log = structlog.get_logger("cachegate")
 
@@ -388,6 +412,39 @@ class Telemetry:
             self._log.error(event, consumers=list(kept.overrun))
         for problem in kept.problems:
             self.lines.say("keeping the audit log within bounds", problem, why=problem)
+
+    def consumers_reported(self, statuses: Sequence[ConsumerStatus], damaged: Sequence[str]) -> None:
+        """Note how each consumer of the audit log is doing; log what hinders a delivery."""
+        for key in [one for one in self.gauges if split_sample(one)[0] in CONSUMER_GAUGES]:
+            del self.gauges[key]  # of a consumer that was removed
+        for one in statuses:
+            for name, value in (
+                ("cachegate_audit_consumer_lag_records", float(one.lag_records)),
+                ("cachegate_audit_consumer_lag_seconds", one.lag_seconds),
+                ("cachegate_audit_consumer_up", float(one.is_well)),
+            ):
+                self.gauges[gauge_sample(name, one.name)] = value
+            self._count_deliveries(one)
+            if not one.is_well:
+                event = "a consumer of the audit log does not get its records"
+                self.lines.say(
+                    event, (one.name, one.error), consumer=one.name, state=one.state, why=one.error
+                )
+        for name in damaged:
+            event = "the registration of a consumer of the audit log does not parse"
+            self.lines.say(event, name, consumer=name, help="cachegate audit consumers remove, then add")
+
+    def _count_deliveries(self, status: ConsumerStatus) -> None:
+        """Add what was counted since the last report; counts are the consumer's since it was added."""
+        known = self._delivered.get(status.name)
+        self._delivered[status.name] = status
+        if known is None or known.delivered > status.delivered:
+            return  # its first report, or another consumer of that name
+        for event in ("delivered", "refused", "missed"):
+            new = getattr(status, event) - getattr(known, event)
+            self.counters[sample("cachegate_audit_consumer_records_total", status.name, event)] += max(new, 0)
+        failures = max(status.failures - known.failures, 0)
+        self.counters[sample("cachegate_audit_consumer_failures_total", status.name)] += failures
 
     def cache_changed(self, problem: str | None) -> None:
         """Log that the cache cannot be read any more, or can be again."""

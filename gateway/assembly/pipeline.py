@@ -18,6 +18,7 @@ from gateway.adapters.measurement_file import MeasurementFile
 from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
+from gateway.assembly.audit_consumers import AuditConsumers
 from gateway.assembly.audit_keeping import AuditKeeping
 from gateway.assembly.canary import Canary
 from gateway.assembly.components import (
@@ -187,7 +188,7 @@ class Pipeline:
             authorized_files=self.guard.authorized_files,
             is_platform_asked=self.authority is not None,
         )
-        self.upkeep = self._keep(last_uses, self._watch_keys(networks))
+        self.upkeep = self._keep(redis_url, last_uses, self._watch_keys(networks))
         self.sweep(
             *self.decisions.memories,
             rules.memory,
@@ -212,11 +213,17 @@ class Pipeline:
             worker=self.name,
         )
 
-    def _keep(self, last_uses: LastUses, key_watch: KeyWatch) -> Upkeep:
+    def _keep(self, redis_url: str, last_uses: LastUses, key_watch: KeyWatch) -> Upkeep:
         """Build what this worker runs beside requests."""
         settings, token_keys = self.settings, self._watch_token_keys()
         keeping = AuditKeeping(settings, self.telemetry.audit_kept, self.telemetry.failed)
-        keepings = [keeping] if self._keeps_audit else []
+        consumers = AuditConsumers(
+            settings,
+            redis_url,
+            lambda report: self.telemetry.consumers_reported(report.consumers, report.damaged),
+            self.telemetry.failed,
+        )
+        keepings: list[AuditKeeping | AuditConsumers] = [keeping, consumers] if self._keeps_audit else []
         ahead = PinningAhead(
             root=settings.cache_root,
             lock_file=settings.pins_folder / "ahead.lock",
@@ -268,7 +275,7 @@ class Pipeline:
             more_chores=(
                 ("key-networks", key_watch.keep_networks),
                 ("key-report", key_watch.run),
-                *(("audit-keeping", one.run) for one in keepings),
+                *zip(("audit-keeping", "audit-consumers"), (one.run for one in keepings), strict=False),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)

@@ -314,7 +314,11 @@ class AnchorRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kin
 
 
 class ExportRecord(Envelope, frozen=True, kw_only=True, gc=False, tag_field="kind", tag="export"):
-    """Records are passed on to a consumer: `state` is `started` or `ended`; then `records` counts them."""
+    """Records are passed on to a consumer: `state` is `started` or `ended`; then `records` counts them.
+
+    Of a consumer that is kept (`consumers/registry.py`): `added`, `removed`, or `refused`. Then the consumer
+    refused so many `records` for good: it has a gap, and they are in its file of dead letters.
+    """
 
     target: str
     state: str

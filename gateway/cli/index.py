@@ -58,7 +58,9 @@ COMMANDS = {
         "explain",
         "Say whether a key may have something, and why; or explain a record of the audit log.",
     ),
-    "audit": Entry("audit.group", "commands", "The audit log: verify, tail, search, prove, keep."),
+    "audit": Entry(
+        "audit.group", "commands", "The audit log: verify, tail, search, follow, prove, keep, consumers."
+    ),
     "cache": Entry("cache", "commands", "The cache's content: verify, status, release, resolutions, attest."),
     "connect": Entry(
         "connect",

@@ -34,7 +34,7 @@ WHY_LOCAL = {
     "cache": "it looks at the cache of this machine",
     "doctor": "it looks at this machine",
     "policy": "it works on this machine's policy folder, whose cases are run before it is applied",
-    "audit": "the log is this machine's",
+    "audit": "the log is this machine's; `audit follow` reads all nodes through the gateway",
     "tokens": "the keys that sign tokens are in the state folder, and no gateway gives them away",
     "distrust": "it ends what this state folder's secrets have signed",
     "directory": "it works on the server of the facts as a whole",

@@ -128,6 +128,19 @@ class Settings:
         read_number(0, 3650),
         7,
     )
+    audit_stream: bool = _setting(
+        "`on` or `off`: whether the audit log is also copied into a stream in Redis, where consumer groups "
+        "read the records of all nodes. The same on every node.",
+        read_switch,
+        False,
+        "off",
+    )
+    audit_stream_megabytes: int = _setting(
+        "Memory of Redis that this stream may take at most; beyond it the oldest records go, and groups that "
+        "had not read them find a mark.",
+        read_number(1, 65_536),
+        64,
+    )
     audit_refusals_per_second: int = _setting(
         "Refusals of callers without a valid key that each worker records one by one, per source and second; "
         "a summary record stands for the rest.",

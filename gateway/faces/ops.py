@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from gateway import __version__
 from gateway.request_times import MEANING, REQUEST_SECONDS, SUM, cumulated
-from gateway.telemetry import COUNTERS, GAUGES, LARGEST, split_sample
+from gateway.telemetry import CONSUMER_GAUGES, COUNTERS, GAUGES, LARGEST, split_sample
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -82,6 +82,7 @@ class _Snapshot(Collector):
             gauge = GaugeMetricFamily(name, meaning)
             gauge.add_metric([], self._status.gauges.get(name, 0.0))
             yield gauge
+        yield from self._consumers()
         for name, meaning in LARGEST.items():
             largest = GaugeMetricFamily(name, meaning)
             if name in self._status.gauges:  # room that nobody could measure is not 0
@@ -89,6 +90,18 @@ class _Snapshot(Collector):
             yield largest
         yield self._times()
         yield from self._instance()
+
+    def _consumers(self) -> Iterable[Metric]:
+        """The current values of each consumer of the audit log."""
+        families = {
+            name: GaugeMetricFamily(name, meaning, labels=["consumer"])
+            for name, meaning in CONSUMER_GAUGES.items()
+        }
+        for key, value in sorted(self._status.gauges.items()):
+            name, values = split_sample(key)
+            if name in families and len(values) == 1:
+                families[name].add_metric(values, value)
+        yield from families.values()
 
     def _times(self) -> HistogramMetricFamily:
         """The histogram: the buckets of each face, and the sum of its seconds."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from gateway.audit.index import parse_cursor
 from gateway.delivery.headers import UNSTORED, content_headers
 from gateway.feed.following import Following
 from gateway.feed.places import Places
@@ -32,21 +33,15 @@ from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from typing import Protocol
 
     from gateway.audit.index import Cursor, IndexedRecord, IndexReader
     from gateway.feed.following import HeldRecord
+    from gateway.feed.kept_consumers import KeptConsumers
     from gateway.feed.sealed_cursors import CursorSeal
     from gateway.feed.selection import FeedRequest, Selection
     from gateway.model.access import WireRequest
     from gateway.model.clocks import Clock
     from gateway.model.names import TenantId
-
-    class KeptConsumers(Protocol):
-        """The readers that have a name, and whose cursor the gateway keeps. Its calls block."""
-
-        def resume(self, name: str, *, acknowledged: Cursor | None) -> Cursor | None:
-            """Where a reader goes on; None for one that is new. What it acknowledges is kept first."""
 
 
 THREADS = 2
@@ -121,7 +116,7 @@ class EventFeed:
     async def begin(self, asked: FeedRequest) -> Cursor:
         """Where to read from. Raises `Refusal(UNKNOWN_CURSOR)`, and `Unavailable`."""
         with self._reading.taken(asked.reader.tenant):
-            return await self._in_thread(partial(self._begin_now, asked))
+            return await self.in_thread(partial(self._begin_now, asked))
 
     async def answer(self, asked: FeedRequest, cursor: Cursor, request: WireRequest) -> Answer:
         """The answer. Raises `Refusal`, and `Unavailable` when the log cannot be read."""
@@ -138,14 +133,25 @@ class EventFeed:
         if asked.after == END:
             after = self._reader.end()
         elif asked.after is not None:
-            try:
-                after = self._seal_loaded.open(asked.after, asked.reader.whose)
-            except ValueError as error:
-                raise Refusal(Reason.UNKNOWN_CURSOR) from error
+            after = self._open(asked.after, asked.reader.whose)
+            if after.node != self._reader.start().node:
+                raise Refusal(Reason.UNKNOWN_CURSOR)
         if asked.consumer is not None and self._consumers is not None:
             kept = self._consumers.resume(asked.consumer, acknowledged=after)
             after = after or kept
         return after or self._reader.start()
+
+    def _open(self, text: str, whose: str) -> Cursor:
+        """The cursor of a text. Readers of the whole log may give one of the index itself, too.
+
+        Such a cursor stands in what other consumers get, as where the feed completes what they missed.
+        """
+        if self._seal_loaded is None:
+            raise TypeError("the key of the cursors was not loaded yet")
+        try:
+            return parse_cursor(text) if whose == ALL and "." in text else self._seal_loaded.open(text, whose)
+        except ValueError as error:
+            raise Refusal(Reason.UNKNOWN_CURSOR) from error
 
     def _sealed(self, cursor: Cursor, whose: str) -> str:
         if self._seal_loaded is None:
@@ -208,7 +214,7 @@ class EventFeed:
             loop = asyncio.get_running_loop()
             began = loop.time()
             try:
-                return await self._in_thread(partial(self._read_now, selection, cursor, limit))
+                return await self.in_thread(partial(self._read_now, selection, cursor, limit))
             finally:
                 self._note_search(tenant, loop.time() - began)
 
@@ -244,7 +250,8 @@ class EventFeed:
                 break
         return FeedPage(documents=documents, cursor=cursor, is_at_end=is_at_end, removed=removed)
 
-    async def _in_thread(self, call: Callable[[], _T]) -> _T:
+    async def in_thread(self, call: Callable[[], _T]) -> _T:
+        """Have files read. Raises `Unavailable` where that fails."""
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(self._threads, call)

@@ -16,6 +16,7 @@ Non-goals: it is no credential. Whoever has a cursor still needs a key to read.
 
 from __future__ import annotations
 
+import re
 import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ TAG_BYTES = 16
 PADDED_BYTES = 128  # a cursor's text is padded to a multiple: its length would tell the digits of its place
 MAX_TEXT = 700  # of what a client sends as one; ours have at most 480 characters
 
+_TEXT = re.compile(r"[A-Za-z0-9_-]+")
 _LABEL = b"cachegate-feed-cursor"
 
 
@@ -54,7 +56,7 @@ class CursorSeal:
 
     def open(self, text: str, reader: str) -> Cursor:
         """The cursor in a text. Raises `ValueError` for what this node did not seal for this reader."""
-        if not text.isascii() or not 0 < len(text) <= MAX_TEXT:
+        if len(text) > MAX_TEXT or not _TEXT.fullmatch(text) or len(text) % 4 == 1:
             raise ValueError("this is no cursor")
         raw = urlsafe_b64decode(text.encode("ascii") + b"=" * (-len(text) % 4))
         nonce, sealed = raw[1 : 1 + NONCE_BYTES], raw[1 + NONCE_BYTES :]
@@ -63,5 +65,5 @@ class CursorSeal:
         try:
             padded = self._cipher.decrypt(sealed, [_LABEL, VERSION, reader.encode(), nonce])
         except InvalidTag as error:
-            raise ValueError("this cursor is of another node or another reader") from error
+            raise ValueError("this is a cursor of another node or another reader") from error
         return parse_cursor(padded.rstrip(b"\0").decode("ascii"))

@@ -31,6 +31,7 @@ from gateway.cli.main import app
 from gateway.configuration.settings import Settings, variable
 from gateway.configuration.sources import OTHER_VARIABLES
 from gateway.faces import audit, authzen, check, content, download, engine, identity, proxy, tokens
+from gateway.faces.audit_events import EventsFace
 from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.faces.ops import ops_app
 from gateway.identity.tokens import TOKEN_PATTERN
@@ -169,6 +170,7 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
         *(*content.routes(), *identity.routes(), *engine.routes(anything), *download.routes()),
         *(*proxy.routes(anything, anything), *tokens.routes(anything)),
         *(*check.routes(anything), *authzen.routes(anything), *audit.routes(anything)),
+        *EventsFace(anything, anything, anything, anything).routes(),
     )
     declared = [route.declaration for route in built]
     expected = {one.template: list(one.methods) for one in declared}

@@ -19,6 +19,10 @@ def decisions(reason, node=NODE):
     return of("cachegate_decisions_total", f'reason="{reason}",route="/v1/models"', node)
 
 
+def consumed(event):
+    return of("cachegate_audit_consumer_records_total", f'consumer="siem",event="{event}"')
+
+
 FREE, WHOLE = of("cachegate_audit_disk_free_bytes"), of("cachegate_audit_disk_bytes")
 
 
@@ -153,6 +157,20 @@ CASES = (
     fires("CachegateAuditDiskFull", "3m", series={FREE: "5e8x5", WHOLE: "1e9x5"}),
     fires("CachegateAuditDiskFull", "3m", series={FREE: "2e9x5", WHOLE: "100e9x5"}),
     quiet("CachegateAuditDiskFull", "3m", series={FREE: "10e9x5", WHOLE: "100e9x5"}),
+    fires(
+        "CachegateAuditConsumerBehind",
+        "20m",
+        series={of("cachegate_audit_consumer_lag_seconds", 'consumer="siem"'): "0+60x30"},
+    ),
+    quiet(
+        "CachegateAuditConsumerBehind",
+        "20m",
+        series={of("cachegate_audit_consumer_lag_seconds", 'consumer="siem"'): "299x30"},
+    ),
+    fires("CachegateAuditConsumerLost", "5m", series={consumed("refused"): "_x3 7x9"}),
+    fires("CachegateAuditConsumerLost", "5m", series={consumed("missed"): "0 0 0 2x9"}),
+    quiet("CachegateAuditConsumerLost", "5m", series={consumed("delivered"): "0+100x9"}),
+    quiet("CachegateAuditConsumerLost", "2h", series={consumed("refused"): "7x180"}),
     fires(
         "CachegateRefusals",
         "25m",

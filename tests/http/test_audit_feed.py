@@ -7,22 +7,22 @@ import re
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
 from gateway.audit.index import Indexer
 from tests.conftest import request_bytes
+from tests.feed_readers import EVENTS, Stream
 
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
-EVENTS = "/audit/v1/events"
 NODES = "/audit/v1/nodes"
 LINES = (("Accept", "application/x-ndjson"),)
-STREAM = (("Accept", "text/event-stream"),)
 
 
 @pytest.fixture(scope="module")
 def site(build_world):
-    yield from build_world("feed", workers=2, CACHEGATE_NODE_URL="http://127.0.0.1:1/gate")
+    yield from build_world("feed", workers=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -266,57 +266,15 @@ def test_a_poll_at_its_end_gets_the_records_of_its_own_reading_and_one_stands_fo
         assert {one.get("decision_id", one["id"]) for one in read} == {began}
 
 
-class Stream:
-    """A client of the stream: the events as they come."""
-
-    def __init__(self, site, key, query="", headers=()):
-        self.connection = site.wire.connect(timeout=30)
-        raw = request_bytes("GET", f"{EVENTS}?{query}", key, (*STREAM, *headers))
-        self.connection.sendall(raw)
-        self.file = self.connection.makefile("rb")
-        self.status = int(self.file.readline().split()[1])
-        self.headers = {}
-        while (line := self.file.readline().rstrip()) != b"":
-            name, _, value = line.partition(b": ")
-            self.headers[name.lower()] = value
-        self.left = b""
-
-    def lines(self):
-        """Lines of the body, of which each comes in chunks."""
-        while True:
-            size = self.file.readline()
-            if not size or int(size, 16) == 0:
-                return
-            self.left += self.file.read(int(size, 16))
-            self.file.readline()
-            *whole, self.left = self.left.split(b"\n")
-            yield from whole
-
-    def events(self):
-        fields = {}
-        for line in self.lines():
-            if line == b"":
-                if "data" in fields:
-                    yield fields.get("id"), json.loads(fields["data"])
-                fields = {}
-                continue
-            name, _, value = line.partition(b": ")
-            fields[name.decode()] = value.decode()
-
-    def close(self):
-        self.file.close()
-        self.connection.close()
-
-
 def test_a_stream_sends_records_as_they_come_and_resumes_by_its_last_id(site, keys):
-    stream = Stream(site, keys["auditor"], "after=end&tenant=globex")
+    stream = Stream(site.wire, keys["auditor"], "after=end&tenant=globex")
     assert (stream.status, stream.headers[b"content-type"]) == (200, b"text/event-stream; charset=utf-8")
     events = stream.events()
     first = record_of(site.wire.get("/v1/models", site.token("globex")))
     cursor, record = next(one for one in events if one[1]["id"] == first)
     stream.close()
     second = record_of(site.wire.get("/v1/models/globex/lab/1", site.token("globex")))
-    again = Stream(site, keys["auditor"], "tenant=globex", (("Last-Event-ID", cursor),))
+    again = Stream(site.wire, keys["auditor"], "tenant=globex", (("Last-Event-ID", cursor),))
     ids = []
     for _, one in again.events():
         ids.append(one["id"])
@@ -330,7 +288,7 @@ def test_a_stream_sends_records_as_they_come_and_resumes_by_its_last_id(site, ke
 @pytest.mark.parametrize("end", ["revoke", "disable"])
 def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
     made = site.installation.json("keys", "create", "--tenant", "hooli", "--scopes", "audit:read")
-    stream = Stream(site, made["token"], "after=end")
+    stream = Stream(site.wire, made["token"], "after=end")
     assert stream.status == 200
     poll = site.wire.connect(timeout=60)
     poll.sendall(
@@ -352,10 +310,10 @@ def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
 
 
 def test_a_tenant_has_a_bounded_number_of_streams(site, keys):
-    open_streams = [Stream(site, keys["globex"], "after=end") for _ in range(20)]
+    open_streams = [Stream(site.wire, keys["globex"], "after=end") for _ in range(20)]
     statuses = [one.status for one in open_streams]
     assert {200, 503} == set(statuses)
-    other = Stream(site, keys["auditor"], "after=end")
+    other = Stream(site.wire, keys["auditor"], "after=end")
     assert other.status == 200
     for one in (*open_streams, other):
         one.close()
@@ -363,9 +321,9 @@ def test_a_tenant_has_a_bounded_number_of_streams(site, keys):
 
 def test_nodes_are_listed_and_a_tenant_is_told_their_addresses_alone(site, keys):
     [node] = site.wire.get(NODES, keys["auditor"]).json()["nodes"]
-    assert (node["node"], node["url"], node["workers"]) == (node_of(site), "http://127.0.0.1:1/gate", 2)
+    assert (node["node"], node["url"], node["workers"]) == (node_of(site), None, 2)
     [told] = site.wire.get(NODES, keys["acme"]).json()["nodes"]
-    assert told == {"node": node_of(site), "url": "http://127.0.0.1:1/gate", "is_this": True}
+    assert told == {"node": node_of(site), "url": None, "is_this": True}
 
 
 def test_reading_is_recorded_once_a_minute_and_refusals_each_time(site, keys, eventually):
@@ -386,3 +344,51 @@ def test_reading_is_recorded_once_a_minute_and_refusals_each_time(site, keys, ev
         "outcome",
     ]
     assert sum(one.get("reason") == "unknown-cursor" for one in of_reading) == 3
+
+
+@pytest.fixture
+def follow(site, keys, tmp_path):
+    """The command, through the public listener or that of the admin API."""
+
+    def run(*more, wire=site.wire, key=keys["auditor"], status=0):
+        through = {"CACHEGATE_URL": f"http://127.0.0.1:{wire.port}", "CACHEGATE_ADMIN_KEY": key}
+        site_of_follower = replace(
+            site.installation, environment={**site.installation.environment, **through}
+        )
+        return site_of_follower.run(
+            "audit", "follow", "--once", "--cursor-file", str(tmp_path / "cursors"), *more, status=status
+        )
+
+    return run
+
+
+def test_follow_prints_every_record_once_and_goes_on_where_it_ended(site, keys, follow, eventually):
+    last = record_of(site.wire.get(FILE, site.token("acme")))
+    read_until(site, keys["auditor"], last, eventually)
+    lines = follow().stdout.splitlines()
+    ids = [json.loads(line)["id"] for line in lines]
+    assert last in ids
+    assert len(ids) == len(set(ids))
+    written = b"".join(path.read_bytes() for path in site.installation.audit.glob("*.jsonl")).decode()
+    assert all(f"{line}\n" in written for line in lines)
+    later = record_of(site.wire.get(FILE, site.token("acme")))
+    read_until(site, keys["auditor"], later, eventually)
+    more = [json.loads(line)["id"] for line in follow(wire=site.gateway.admin).stdout.splitlines()]
+    assert later in more
+    assert not set(ids) & set(more)
+
+
+def test_follow_ends_with_a_clear_line_for_a_key_or_a_cursor_that_is_refused(site, keys, follow, tmp_path):
+    assert "audit:read" in follow(key=site.token("acme"), status=2).stderr
+    (tmp_path / "cursors").write_text(json.dumps({"nodes": {node_of(site): "x" * 40}}))
+    told = follow(status=2)
+    assert "cursor" in told.stderr
+    assert not told.stdout
+
+
+def test_a_tenant_follows_its_own_records(site, keys, follow, eventually):
+    last = record_of(site.wire.get(FILE, keys["acme"]))
+    read_until(site, keys["acme"], last, eventually)
+    views = [json.loads(line) for line in follow(key=keys["acme"]).stdout.splitlines()]
+    assert last in {one["id"] for one in views}
+    assert not {"tenant", "chain", "policies"} & {name for one in views for name in one}

@@ -48,7 +48,9 @@ UNPROVEN = b',"proven":false}'
 """The end of the line of a record that no signed head covers; a covered record's line is printed as written.
 """
 
-commands = typer.Typer(help="The audit log: verify, tail, search, prove, keep.", no_args_is_help=True)
+commands = typer.Typer(
+    help="The audit log: verify, tail, search, follow, prove, keep, consumers.", no_args_is_help=True
+)
 
 RawJson = Annotated[
     bool,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.audit import evidence, export, following, questions
+from gateway.cli.audit import consumers, evidence, export, following, questions
 from gateway.cli.audit.commands import commands
 
 __all__ = ["commands"]
@@ -18,3 +18,4 @@ commands.command("key")(questions.key)
 commands.command("timeline")(questions.timeline)
 commands.command("report")(questions.report)
 commands.command("follow")(following.follow)
+commands.add_typer(consumers.commands, name="consumers")

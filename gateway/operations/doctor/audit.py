@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from gateway.assembly.signing import load_own_keys
+from gateway.audit.consumers.registry import ConsumerRegistry
 from gateway.audit.folder import (
     HEADS_NAME,
     PUBLIC_KEY_NAME,
@@ -42,6 +43,7 @@ def check_audit(settings: Settings) -> list[Finding]:
         run_check("audit space", lambda: judge_space(shutil.disk_usage(settings.audit_folder).free)),
         run_check("audit log", lambda: describe_log(settings)),
         run_check("audit chain", lambda: check_last_chain(settings)),
+        run_check("audit consumers", lambda: judge_consumers(settings)),
     ]
 
 
@@ -72,6 +74,23 @@ def describe_log(settings: Settings) -> Finding:
     )
     consumers = read_needs(settings.audit_folder)
     return ok("audit log", f"{found}; consumers: {', '.join(consumers)}" if consumers else found)
+
+
+def judge_consumers(settings: Settings) -> Finding:
+    """Whether each consumer gets its records: nothing waits for them, so nobody else notices."""
+    name, registry = "audit consumers", ConsumerRegistry(settings.audit_folder)
+    damaged, found = registry.damaged(), registry.load_all()
+    if damaged:
+        why = f"the registration of {', '.join(damaged)} does not parse: it gets nothing"
+        return fail(name, why, "`cachegate audit consumers remove`, then `add`")
+    hindered = [one for one in found if one.progress.state in {"failing", "paused"}]
+    if hindered:
+        said = [f"{one.registration.name} ({one.progress.state}): {one.progress.error}" for one in hindered]
+        return warning(name, "; ".join(said), "docs/operators/audit-delivery.md says what each state means")
+    if not found:
+        return ok(name, "none")
+    shown = [f"{one.registration.name} ({one.registration.kind}, {one.progress.state})" for one in found]
+    return ok(name, ", ".join(shown))
 
 
 def _kept_to(settings: Settings) -> str:
