@@ -63,7 +63,8 @@ def measure_in(report: Report, size: Size, folder: Path) -> None:
     counted, seconds = index_and_count(folder, indexer)
     report.row("count_record_us", seconds / counted * 1e6, "CPU of reading and counting a record, for usage")
     write_days(folder, key, clock, MOST_WRITTEN_BEHIND, days=1)
-    indexer.step()
+    while indexer.step():
+        pass
     indexer.close()
     reader = IndexReader(folder, NODE)
     rollups = UsageRollups(folder, reader)

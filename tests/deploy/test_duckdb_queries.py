@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from gateway.audit.events import read_events
-from tests.audit_story import DECOY, GONE, PROBER, STOLEN, THIEF, WAITING, write_story
+from tests.known_log import DECOY, GONE, PROBER, STOLEN, THIEF, WAITING, write_known_log
 
 QUERIES = Path(__file__).parents[2] / "docs/examples/duckdb"
 TABLE = "records"
@@ -47,7 +47,7 @@ COLUMNS = {
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
     folder = tmp_path_factory.mktemp("queries")
-    write_story(folder / "audit")
+    write_known_log(folder / "audit")
     lines = [event.line for event in read_events(folder / "audit")]
     (folder / "audit.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     (folder / "empty").mkdir()

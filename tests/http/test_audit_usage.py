@@ -48,7 +48,8 @@ def eventually_closed(site, answer):
 def step(site):
     """Stands for the process that keeps the index."""
     indexer = Indexer(site.installation.audit, site.installation.records()[0]["node"])
-    indexer.step()
+    while indexer.step():
+        pass
     indexer.close()
     return site
 

@@ -21,6 +21,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import replace
 
 from gateway.audit.folder import FILE_MODE, FOLDER_MODE
 from gateway.audit.index.cursor import encode_cursor, parse_cursor
@@ -55,6 +56,7 @@ class UsageState(msgspec.Struct, array_like=True, frozen=True):
     version: int = VERSION
     cursor: str = ""
     pending: dict[str, PendingUse] = {}
+    order: str = ""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -96,8 +98,9 @@ class UsageKeeper:
     def __init__(self, folder: Path, reader: IndexReader) -> None:
         self._folder = usage_folder(folder)
         self._reader = reader
+        self._order = reader.order_id()
         self._cursor = reader.start()
-        self._tally = _KeptTally(folder, self._cursor.order, self._save_day)
+        self._tally = _KeptTally(folder, self._order, self._save_day)
         self._counted = 0
         self._saved_at = 0.0
         self._begin()
@@ -105,7 +108,7 @@ class UsageKeeper:
     def _begin(self) -> None:
         state = _load_state(self._folder)
         cursor = _cursor_of(state)
-        if cursor is not None and cursor.order == self._cursor.order and cursor.node == self._cursor.node:
+        if cursor is not None and state.order == self._order and self._is_ahead_of_days(cursor):
             self._cursor = cursor
             self._tally.pending = OrderedDict(state.pending)
             return
@@ -115,18 +118,29 @@ class UsageKeeper:
         for path in _days_in(self._folder):
             path.unlink(missing_ok=True)
 
+    def _is_ahead_of_days(self, cursor: Cursor) -> bool:
+        """Whether all that is counted is in the order where it was.
+
+        Days are written before the state, so a day of a writer that was killed may be counted further than
+        that says. Then its places have to be there still, too.
+        """
+        days = (load_day(self._folder, path.name, self._order) for path in _days_in(self._folder))
+        place = max((day.place for day in days if day is not None), default=0)
+        return self._reader.counts_still(replace(cursor, place=max(cursor.place, place)))
+
     def follow(self, now: float, limit: int = SAVE_RECORDS) -> int:
         """Count what is new in the order, at most so many records; how many it was. Raises `OSError`."""
         counted = 0
         while counted < limit:
             page = self._reader.read(self._cursor, PAGE_RECORDS)
-            if page.cursor.order != self._cursor.order:
+            if self._reader.order_id() != self._order:
+                self._order = self._reader.order_id()
                 self._cursor = self._reader.start()
-                self._tally = _KeptTally(self._folder.parents[1], self._cursor.order, self._save_day)
+                self._tally = _KeptTally(self._folder.parents[1], self._order, self._save_day)
                 self._begin()
                 return counted
             for item in page.records:
-                self._tally.take(item.record, item.cursor.order, item.cursor.place)
+                self._tally.take(item.record, self._order, item.cursor.place)
             counted += len(page.records)
             self._cursor = page.cursor
             if page.is_at_end:
@@ -143,7 +157,7 @@ class UsageKeeper:
             if name in self._tally.days:
                 self._save_day(self._tally.days[name])
         pending = dict(self._tally.pending)
-        self._write(STATE_NAME, UsageState(VERSION, encode_cursor(self._cursor), pending))
+        self._write(STATE_NAME, UsageState(VERSION, encode_cursor(self._cursor), pending, self._order))
         for path in _days_in(self._folder)[:-MAX_DAYS]:
             path.unlink(missing_ok=True)
         self._tally.touched.clear()
@@ -183,28 +197,29 @@ class UsageRollups:
         """The counts of the days from `since` to `until`, both included. Raises `OSError`."""
         state = _load_state(self._folder)
         cursor = _cursor_of(state)
-        end = self._reader.end()
-        tally = _KeptTally(self._audit_folder, end.order, None)
+        order = self._reader.order_id()
+        tally = _KeptTally(self._audit_folder, order, None)
         tally.pending = OrderedDict(state.pending)
-        is_kept = cursor is not None and (cursor.order, cursor.node) == (end.order, end.node)
+        is_kept = cursor is not None and state.order == order and self._reader.counts_still(cursor)
         if cursor is None or not is_kept:
+            tally.pending.clear()
             cursor = self._reader.start()
-        is_current = self._count_tail(tally, cursor)
+        is_current = self._count_tail(tally, cursor, order)
         names = [path.name for path in _days_in(self._folder)] if is_kept else []
         wanted = [
             name
             for name in sorted({*names, *tally.days})
             if (since is None or name >= since) and (until is None or name <= until)
         ]
-        days = (tally.days.get(name) or self._load(name, end.order) for name in wanted)
+        days = (tally.days.get(name) or self._load(name, order) for name in wanted)
         return CountedDays((day for day in days if day is not None), is_current)
 
-    def _count_tail(self, tally: UsageTally, cursor: Cursor) -> bool:
+    def _count_tail(self, tally: UsageTally, cursor: Cursor, order: str) -> bool:
         counted = 0
         while counted < MAX_TAIL_RECORDS:
             page = self._reader.read(cursor, PAGE_RECORDS)
             for item in page.records:
-                tally.take(item.record, item.cursor.order, item.cursor.place)
+                tally.take(item.record, order, item.cursor.place)
             counted += len(page.records)
             cursor = page.cursor
             if page.is_at_end:

@@ -10,12 +10,12 @@ from gateway.audit.events import read_events
 from gateway.audit.exporting import ExportCount
 from gateway.model.errors import Misconfigured
 from gateway.operations.audit_export import ExportFormat, export_records, whole_file
-from tests.audit_story import write_story
+from tests.known_log import write_known_log
 from tests.ocsf_schema import finding_of
 
 
 def test_json_lines_are_the_log_byte_for_byte_and_ocsf_has_an_event_each(tmp_path):
-    write_story(tmp_path)
+    write_known_log(tmp_path)
     events = list(read_events(tmp_path))
     lines, told, count = [], [], ExportCount()
     export_records(events, ExportFormat.JSONL, lines.append, count)

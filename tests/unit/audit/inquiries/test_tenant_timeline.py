@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gateway.audit.inquiries import TenantTimeline
 from gateway.audit.inquiries import tenant_timeline as module
-from tests.audit_story import PROBER, RECORDS_OF, WAITING
+from tests.known_log import PROBER, RECORDS_OF, WAITING
 
 
 def lines_of(records, tenant, tenant_record=None):
@@ -14,8 +14,8 @@ def lines_of(records, tenant, tenant_record=None):
     return timeline
 
 
-def test_refusals_come_hour_by_hour_and_changes_one_by_one_with_their_result(story_records):
-    lines = lines_of(story_records, "globex").lines
+def test_refusals_come_hour_by_hour_and_changes_one_by_one_with_their_result(known_records):
+    lines = lines_of(known_records, "globex").lines
     assert [(one.what, one.key_id, one.count) for one in lines] == [
         ("refused", PROBER, 40),
         ("refused", WAITING, 1),
@@ -29,21 +29,21 @@ def test_refusals_come_hour_by_hour_and_changes_one_by_one_with_their_result(sto
     assert lines[-1].bytes == 1000
 
 
-def test_a_network_and_a_model_are_new_once(story_records):
-    lines = lines_of(story_records, "acme").lines
+def test_a_network_and_a_model_are_new_once(known_records):
+    lines = lines_of(known_records, "acme").lines
     new = [one.text for one in lines if one.what == "new-network"]
     assert [text.partition(":")[0] for text in new] == ["10.1.2.0/24", "203.0.113.0/24"]
     assert len([one for one in lines if one.what == "new-model"]) == 22
 
 
-def test_another_record_of_that_name_has_a_timeline_of_its_own(story_records):
-    assert lines_of(story_records, "acme", "ten_other0000001").lines == []
-    of_record = lines_of(story_records, "acme", RECORDS_OF["acme"]).lines
-    assert of_record == lines_of(story_records, "acme").lines
+def test_another_record_of_that_name_has_a_timeline_of_its_own(known_records):
+    assert lines_of(known_records, "acme", "ten_other0000001").lines == []
+    of_record = lines_of(known_records, "acme", RECORDS_OF["acme"]).lines
+    assert of_record == lines_of(known_records, "acme").lines
 
 
-def test_lines_beyond_the_bound_are_counted_as_left_out(story_records, monkeypatch):
+def test_lines_beyond_the_bound_are_counted_as_left_out(known_records, monkeypatch):
     monkeypatch.setattr(module, "MAX_LINES", 5)
-    timeline = lines_of(story_records, "acme")
+    timeline = lines_of(known_records, "acme")
     assert len(timeline.lines) == 5
     assert timeline.left_out > 0

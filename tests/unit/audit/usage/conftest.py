@@ -1,4 +1,4 @@
-"""The story as an audit folder with an index."""
+"""The log with known findings, with an index."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gateway.audit.index import Indexer, IndexReader
-from tests.audit_story import NODE, write_story
+from tests.known_log import NODE, write_known_log
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @pytest.fixture
-def story(tmp_path: Path) -> Path:
+def known_log(tmp_path: Path) -> Path:
     folder = tmp_path / "audit"
-    write_story(folder)
+    write_known_log(folder)
     return folder
 
 
 @pytest.fixture
-def indexer(story):
-    indexer = Indexer(story, NODE)
+def indexer(known_log):
+    indexer = Indexer(known_log, NODE)
     yield indexer
     indexer.close()
 
 
 @pytest.fixture
-def reader(story, indexer) -> IndexReader:
-    indexer.step()
-    return IndexReader(story, NODE)
+def reader(known_log, indexer) -> IndexReader:
+    while indexer.step():
+        pass
+    return IndexReader(known_log, NODE)

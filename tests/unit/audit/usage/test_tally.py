@@ -10,7 +10,7 @@ from gateway.audit.record import DecisionRecord, OutcomeRecord, RequestPart, Res
 from gateway.audit.usage import UsageQuery, UsageTally, figures_of
 from gateway.audit.usage import tally as counting
 from gateway.audit.usage.tally import OTHER, joined, network_of
-from tests.audit_story import DECOY, FILE_BYTES, GONE, LAPTOP, PROBER, RECORDS_OF, STOLEN
+from tests.known_log import DECOY, FILE_BYTES, GONE, LAPTOP, PROBER, RECORDS_OF, STOLEN
 
 DAY = "2026-11-06"
 PLACE = {"schema": 2, "chain": "c", "seq": 1, "prev": "0" * 64, "node": "n"}
@@ -43,8 +43,8 @@ def rows_of(tally, **query):
     return figures_of(sorted(tally.days.values(), key=lambda day: day.day), UsageQuery(**query), most=None)
 
 
-def test_reads_runs_and_bytes_are_those_of_the_records(story):
-    figures = rows_of(counted(story), tenant="acme")
+def test_reads_runs_and_bytes_are_those_of_the_records(known_log):
+    figures = rows_of(counted(known_log), tenant="acme")
     assert {(row.key_id, row.tenant_record) for row in figures.usage} == {
         (LAPTOP, RECORDS_OF["acme"]),
         (STOLEN, RECORDS_OF["acme"]),
@@ -57,8 +57,8 @@ def test_reads_runs_and_bytes_are_those_of_the_records(story):
     assert sum(row.bytes for row in stolen) == 68 * FILE_BYTES
 
 
-def test_refusals_count_for_the_key_that_was_claimed_and_summaries_for_each_refusal(story):
-    figures = rows_of(counted(story))
+def test_refusals_count_for_the_key_that_was_claimed_and_summaries_for_each_refusal(known_log):
+    figures = rows_of(counted(known_log))
     refusals = {(one.tenant, one.key_id, one.reason): one.count for one in figures.refusals}
     assert refusals["acme", GONE, "revoked-key"] == 3
     assert refusals[None, DECOY, "decoy-key"] == 1
@@ -66,8 +66,8 @@ def test_refusals_count_for_the_key_that_was_claimed_and_summaries_for_each_refu
     assert refusals[None, None, "unknown-key"] == 500
 
 
-def test_the_names_that_strangers_ask_for_are_not_kept(story):
-    figures = rows_of(counted(story))
+def test_the_names_that_strangers_ask_for_are_not_kept(known_log):
+    figures = rows_of(counted(known_log))
     assert not [row for row in figures.usage if "guess" in (row.model or "")]
 
 
@@ -125,8 +125,8 @@ def test_allows_without_an_outcome_are_bounded_and_an_outcome_without_its_allow_
     assert by_model == {"acme/cars/1": 70, None: 280}
 
 
-def test_two_records_of_one_name_are_two_tenants(story):
-    tally = counted(story)
+def test_two_records_of_one_name_are_two_tenants(known_log):
+    tally = counted(known_log)
     tally.take(_of_record(allow(1), "ten_later0000001"))
     own = rows_of(tally, tenant="acme", tenant_record="ten_later0000001", is_of_one_record=True)
     assert [(row.key_id, row.reads) for row in own.usage] == [(LAPTOP, 1)]
@@ -138,8 +138,8 @@ def _of_record(record, tenant_record):
     return replace(record, tenant_record=tenant_record)
 
 
-def test_an_answer_says_that_it_was_cut(story):
-    tally = counted(story)
+def test_an_answer_says_that_it_was_cut(known_log):
+    tally = counted(known_log)
     figures = figures_of(tally.days.values(), UsageQuery(), most=3)
     assert figures.is_cut
     assert len(figures.usage) == 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from gateway.audit.events import read_events
 from gateway.audit.usage import UsageQuery, UsageTally, figures_of
 from gateway.audit.usage.usage_report import report_of
-from tests.audit_story import LAPTOP, STOLEN
+from tests.known_log import LAPTOP, STOLEN
 
 
 def figures(folder, **query):
@@ -15,8 +15,8 @@ def figures(folder, **query):
     return figures_of(sorted(tally.days.values(), key=lambda day: day.day), UsageQuery(**query), most=None)
 
 
-def test_a_report_sums_up_by_day_model_key_reason_and_network(story):
-    report = report_of(figures(story, tenant="acme"), "acme", None, None)
+def test_a_report_sums_up_by_day_model_key_reason_and_network(known_log):
+    report = report_of(figures(known_log, tenant="acme"), "acme", None, None)
     assert [(day.day, day.reads, day.runs, day.refusals) for day in report.days] == [
         ("2026-11-02", 16, 0, 0),
         ("2026-11-03", 16, 0, 0),
@@ -31,12 +31,12 @@ def test_a_report_sums_up_by_day_model_key_reason_and_network(story):
     assert (report.total.reads, report.total.bytes) == (140, 141_000)
 
 
-def test_days_without_anything_are_in_it(story):
-    report = report_of(figures(story, tenant="acme"), "acme", "2026-11-01", "2026-11-08")
+def test_days_without_anything_are_in_it(known_log):
+    report = report_of(figures(known_log, tenant="acme"), "acme", "2026-11-01", "2026-11-08")
     assert report.days[0].day == "2026-11-01"
     assert len(report.days) == 8
     assert report.days[-1].reads == 0
 
 
-def test_a_report_of_nothing_has_no_day(story):
-    assert report_of(figures(story, tenant="nobody"), "nobody", None, None).days == []
+def test_a_report_of_nothing_has_no_day(known_log):
+    assert report_of(figures(known_log, tenant="nobody"), "nobody", None, None).days == []

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 
-from tests.audit_story import write_story
+from tests.known_log import write_known_log
 
 
 @pytest.fixture
-def story(tmp_path):
-    write_story(tmp_path / "story")
-    return tmp_path / "story"
+def known_log(tmp_path):
+    write_known_log(tmp_path / "known_log")
+    return tmp_path / "known_log"
 
 
 def records_of(installed, kind="export"):
@@ -57,11 +57,11 @@ def test_an_export_of_a_copy_changes_neither_the_copy_nor_the_own_log(command, i
     assert len(records_of(installed)) == count
 
 
-def test_what_is_asked_for_is_exported_alone(command, story):
+def test_what_is_asked_for_is_exported_alone(command, known_log):
     done = command(
         "audit",
         "export",
-        str(story),
+        str(known_log),
         "--tenant",
         "globex",
         "--since",

@@ -1,7 +1,7 @@
-"""An audit log with a known story in it, for what reads logs: questions, queries, counts, exports.
+"""An audit log with known findings in it, for what reads logs: questions, queries, counts, exports.
 
 It is written without a gateway: chains of sealed records at chosen times, of a node that was in use for some
-days. Each finding stands in the story once, so that a query that finds more or less is wrong.
+days. Each finding stands in it once, so that a query that finds more or less is wrong.
 
     acme      key_laptop reads its models in office hours, day by day, from 10.1.2.0/24
               key_stolen does so too, until somebody reads 60 files of 20 models from 203.0.113.9 in a minute
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from gateway.audit.folder import segment_name
+from gateway.audit.folder import LIVE_NAME, segment_name
 from gateway.audit.record import (
     SCHEMA_VERSION,
     ChainPosition,
@@ -152,9 +152,10 @@ def _request(client: str) -> RequestPart:
     return RequestPart("GET", "/v1/models/{model}/-/{package}/{file}", client, "curl/8.5.0")
 
 
-def write_story(folder: Path) -> None:
+def write_known_log(folder: Path) -> None:
     """Write the log. Nothing about it is signed."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / LIVE_NAME).mkdir()  # nobody writes any more
     acme = {"tenant": "acme", "tenant_record": RECORDS_OF["acme"]}
     globex = {"tenant": "globex", "tenant_record": RECORDS_OF["globex"]}
     worker = WrittenChain(folder, f"{NODE}.{int(FIRST.timestamp() * 1000):012x}-0000000a")
