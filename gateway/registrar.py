@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import msgspec
 
+from gateway.audit.record import RefusedChangeRecord
 from gateway.directory.edits.changes import Changes
 from gateway.model.errors import CachegateError, UnknownOutcome
 from gateway.model.recorded import recorded
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from gateway.audit.grouped_log import GroupedLog
     from gateway.audit.log import AuditLog
     from gateway.barrier import BarrierReport
+    from gateway.model.access import Principal
     from gateway.model.stores import Batch, FactSnapshot, FactStore, Moment
     from gateway.model.verdicts import Change, ChangeReceipt
 
@@ -78,6 +80,20 @@ class Registrar(msgspec.Struct, frozen=True, kw_only=True):
             raise
         receipt.close(generation=moment.generation, result="done", digests=digests)
         return Done(result, moment)
+
+    def note_refused(
+        self, *, actor: str, action: str, reason: str, principal: Principal, subject: tuple[str, ...] = ()
+    ) -> None:
+        """Record that a caller who may administer asked for a change that was not made, and why."""
+        self.recorder.note(
+            RefusedChangeRecord,
+            actor=actor,
+            action=action,
+            reason=reason,
+            tenant=principal.tenant,
+            key_id=principal.key_id,
+            subject=subject,
+        )
 
     async def perform_held(self, change: Change, operation: Callable[[Changes], Awaitable[T]]) -> Done[T]:
         """As `perform`, but raise `NotHeld` unless every server of the group has it: for writes of workers.

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from gateway.adapters.provider import Provider
     from gateway.audit.consumers.runner import ConsumerStatus
+    from gateway.audit.index.lag import IndexLag
     from gateway.audit.keeping.keeper import Kept
     from gateway.audit.request_secrets import RequestSecrets
     from gateway.decisions import Decisions
@@ -81,6 +82,8 @@ LARGEST = {
     "cachegate_audit_lag_seconds": "How long the oldest record that no signed head proves yet has been "
     "waiting for one, in the worker where that is longest.",
     "cachegate_audit_waiting_records": "Outcome records that cannot be written yet, in the worker with most.",
+    "cachegate_audit_index_behind_records": "Records that the index of the audit log lacks, about.",
+    "cachegate_audit_index_behind_seconds": "How long ago it lacked none.",
     "cachegate_audit_disk_free_bytes": "Room that is left on the disk of the audit folder.",
     "cachegate_audit_disk_bytes": "Size of that disk.",
 }
@@ -390,6 +393,11 @@ class Telemetry:
             self._log.error("left aside, the others go on", chore=chore, item=item, why=why)
         if count > len(items):
             self._log.error("left aside as well", chore=chore, more=count - len(items))
+
+    def index_lags(self, lag: IndexLag) -> None:
+        """Note how far the index of the audit log is behind."""
+        self.gauges["cachegate_audit_index_behind_records"] = lag.records
+        self.gauges["cachegate_audit_index_behind_seconds"] = round(lag.seconds, 3)
 
     def audit_kept(self, kept: Kept) -> None:
         """Note how large the audit log is; count and log what was done to keep it within bounds."""

@@ -196,6 +196,17 @@ class AdminFace:
         )
 
     async def _answer(self, operation: Operation, call: Call, receipt: Receipt) -> Answer:
+        """Carry it out, or record why a change was refused, and by whom it was asked for."""
+        try:
+            return await self._carried_out(operation, call, receipt)
+        except Refusal as refusal:
+            if operation.is_change:
+                subject = (call.id,) if call.id else ()
+                action = operation.action.value
+                await call.session.note_refused(action, refusal.reason, call.principal, subject)
+            raise
+
+    async def _carried_out(self, operation: Operation, call: Call, receipt: Receipt) -> Answer:
         """Carry it out. A change that has begun is not given up with its client."""
         call = replace(call, confirm=lambda: self._confirm(receipt, self._clock.now()))
         try:

@@ -19,6 +19,7 @@ from gateway.adapters.redis_feed import RedisFeed
 from gateway.adapters.redis_store import RedisStore
 from gateway.adapters.redis_url import RedisLimits, parse_redis_url
 from gateway.assembly.audit_consumers import AuditConsumers
+from gateway.assembly.audit_indexing import AuditIndexing
 from gateway.assembly.audit_keeping import AuditKeeping
 from gateway.assembly.canary import Canary
 from gateway.assembly.components import (
@@ -223,7 +224,11 @@ class Pipeline:
             lambda report: self.telemetry.consumers_reported(report.consumers, report.damaged),
             self.telemetry.failed,
         )
-        keepings: list[AuditKeeping | AuditConsumers] = [keeping, consumers] if self._keeps_audit else []
+        indexing = AuditIndexing(settings, self.telemetry.index_lags, self.telemetry.failed)
+        keepings: list[AuditKeeping | AuditConsumers | AuditIndexing] = (
+            [keeping, consumers, indexing] if self._keeps_audit else []
+        )
+        keeping_chores = zip(("audit-keeping", "audit-consumers", "audit-index"), keepings, strict=False)
         ahead = PinningAhead(
             root=settings.cache_root,
             lock_file=settings.pins_folder / "ahead.lock",
@@ -275,7 +280,7 @@ class Pipeline:
             more_chores=(
                 ("key-networks", key_watch.keep_networks),
                 ("key-report", key_watch.run),
-                *zip(("audit-keeping", "audit-consumers"), (one.run for one in keepings), strict=False),
+                *((name, one.run) for name, one in keeping_chores),
                 (
                     "token-keys",
                     partial(report_no_tokens, self.store, self.name)

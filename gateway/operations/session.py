@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.degraded_modes import DegradedPeriod
+    from gateway.model.access import Principal
+    from gateway.model.errors import Reason
     from gateway.model.facts import Key
     from gateway.model.issuers import Binding
     from gateway.model.pins import Pin
@@ -104,6 +106,19 @@ class OperatorSession:
             await self.store.hold_by_all(done.moment, seconds=0.0)
             self.history.note(done.moment)
         return done
+
+    async def note_refused(
+        self, action: str, reason: Reason, principal: Principal, subject: tuple[str, ...]
+    ) -> None:
+        """Record that somebody who may administer asked for a change that was refused, and why."""
+        registrar = await self.registrar()
+        registrar.note_refused(
+            actor=self.actor,
+            action=action,
+            reason=reason.value,
+            principal=principal,
+            subject=bounded_subject(subject),
+        )
 
     async def _record_id_of(self, tenant: str | None) -> str | None:
         """The id of a tenant's record before a change, for the change's own record."""

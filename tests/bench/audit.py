@@ -6,6 +6,8 @@
 - `power` against `process`, with 32 requests waiting: each waits until the disk has its group. The row
   `fdatasync` says what one sync takes on this disk, meanwhile.
 - Verifying a log, on one core.
+- The index: making it, what a record costs that it follows, and searches of a million and of ten million
+  records, one in 100,000 of which match. `--quick` makes a million once and keeps it in `~/.cache`.
 
 It starts servers of its own and leaves nothing behind. All sides run at once and are measured in turn, so
 that other load on the machine affects each of them.
@@ -16,12 +18,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import re
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -46,7 +52,11 @@ from wrk import send_requests
 from gateway.adapters.clock import SystemClock
 from gateway.assembly.app import Worker
 from gateway.assembly.components import build_recorder
-from gateway.audit import AuditLog, verify
+from gateway.audit import AuditLog, Query, verify
+from gateway.audit.folder import segment_name
+from gateway.audit.index import Indexer
+from gateway.audit.index.reader import search_log
+from gateway.audit.timeline import RecordIds, Timestamps
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest
 from gateway.model.facts import DEFAULT_SCOPES, KeyKind
 from gateway.model.header_block import Headers
@@ -78,15 +88,19 @@ class Size:
     records: int  # of the log that is verified
     verifications: int
     syncs: int
+    searched: tuple[int, ...]  # records of the logs that are searched
 
 
-FULL = Size(rounds=15, seconds=3.0, in_process=60, records=1_000_000, verifications=3, syncs=1000)
-QUICK = Size(rounds=4, seconds=0.6, in_process=10, records=60_000, verifications=3, syncs=100)
+FULL = Size(
+    rounds=15, seconds=3.0, in_process=60, records=1_000_000, verifications=3, syncs=1000, searched=(1, 10)
+)
+QUICK = Size(rounds=4, seconds=0.6, in_process=10, records=60_000, verifications=3, syncs=100, searched=(1,))
 
 
 def measure(report: Report, size: Size) -> None:
     """All figures."""
     measure_verification(report, size)
+    measure_index(report, size)
     with Installation.made(**SETTINGS) as installation:
         workload = asyncio.run(furnish(installation, SIZES))
         with fact_server(installation.settings) as url:
@@ -314,6 +328,129 @@ def _admission(number: int) -> Admission:
         stamp=stamp,
         key_stamp=stamp,
     )
+
+
+# The index
+
+MILLION = 1_000_000
+SEGMENT_BYTES = 64 << 20
+RARE = 100_000  # one record of so many has these
+RARE_KEY, RARE_MODEL = "key_rare", "tenant00/rare/1"
+
+
+def measure_index(report: Report, size: Size) -> None:
+    """Make the index of large logs, and search them."""
+    with ExitStack() as stack:
+        kept = None
+        if size is not QUICK:
+            kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cg-bench-")))
+        for millions in size.searched:
+            folder = (kept or Path.home() / ".cache" / "cachegate-bench") / f"searched-{millions}m-1"
+            _have_log(folder, millions * MILLION)
+            _measure_indexing(report, folder, millions)
+            _measure_search(report, folder, millions)
+
+
+def _have_log(folder: Path, records: int) -> None:
+    """A log of so many records in segments of 64 MB, made once: hashes and heads are not those of a log."""
+    if folder.exists():
+        return
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    sample = partial / "sample"
+    _write_log(sample, 64)
+    [segment] = sample.glob("*-0*.jsonl")
+    lines = [line for line in segment.read_bytes().splitlines() if b'"kind":"decision"' in line][:16]
+    outcomes = [line for line in segment.read_bytes().splitlines() if b'"kind":"outcome"' in line][:16]
+    shutil.rmtree(sample)
+    chain, started = "bench.01a0c4506e15-9b714eb4", 1_790_000_000.0
+    times, ids = Timestamps(), RecordIds()
+    new = {b"chain": chain.encode()}
+
+    def replace_value(found: re.Match[bytes]) -> bytes:
+        return b'"%b":"%b"' % (found[1], new[found[1]])
+
+    with ExitStack() as stack:
+        number, written, file = 0, SEGMENT_BYTES, None
+        for seq in range(1, records + 1):
+            if file is None or written >= SEGMENT_BYTES:
+                number, written = number + 1, 0
+                file = stack.enter_context((partial / segment_name(chain, number)).open("wb"))
+            now = started + seq / 5000
+            is_decision = seq % 2 == 1
+            new[b"id"], new[b"time"] = ids.next(now).encode(), times.text(now).encode()
+            if is_decision:
+                new[b"decision_id"] = new[b"id"]
+            line = _VARIABLE.sub(replace_value, (lines if is_decision else outcomes)[seq // 2 % 16])
+            line = _SEQ.sub(b'"seq":%d' % seq, line)
+            if seq % RARE == 1:
+                line = _KEY.sub(b'"key_id":"%b"' % RARE_KEY.encode(), line)
+                line = line.replace(b"tenant00/model-1/1", RARE_MODEL.encode())
+            written += file.write(line + b"\n")
+    partial.rename(folder)
+
+
+_VARIABLE = re.compile(rb'"(id|decision_id|chain|time)":"[^"]*"')
+_SEQ = re.compile(rb'"seq":\d+')
+_KEY = re.compile(rb'"key_id":"[^"]*"')
+
+
+def _measure_indexing(report: Report, folder: Path, millions: int) -> None:
+    shutil.rmtree(folder / "index", ignore_errors=True)
+    began, cpu = time.perf_counter(), time.process_time()
+    indexer = Indexer(folder, "bench")
+    records = 0
+    while found := indexer.step():
+        records += found
+    indexer.close()
+    elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
+    size = sum(path.stat().st_size for path in (folder / "index").iterdir())
+    report.row(f"index_{millions}m_per_s", records / elapsed, f"records put in order, {records:,} at once")
+    report.row(f"index_{millions}m_cpu_us", cpu / records * 1e6, "CPU of a record in that")
+    report.row(f"index_{millions}m_bytes", size / records, "of the index, for each record")
+
+
+def _measure_search(report: Report, folder: Path, millions: int) -> None:
+    """The slowest of four searches of the library, and one whole command."""
+    half = 1_790_000_000.0 + millions * MILLION / 5000 / 2
+    queries = {
+        "a key": Query(key_id=RARE_KEY),
+        "a tenant and a key": Query(tenant="tenant00", key_id=RARE_KEY),
+        "a model and a time": Query(model=RARE_MODEL, since=half),
+        "a tenant and another's key": Query(tenant="tenant00", key_id="key_00000000000000000001"),
+    }
+    taken = {}
+    for name, query in queries.items():
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            found = sum(1 for _ in search_log(folder, query))
+            times.append(time.perf_counter() - began)
+        taken[name] = median(times), found
+    slowest = max(taken, key=lambda name: taken[name][0])
+    target = {1: 0.3, 10: 1.0}[millions]
+    seconds, found = taken[slowest]
+    report.figure(
+        f"search_{millions}m_s",
+        seconds,
+        target=target,
+        meaning=f"the slowest of four searches by the index, in {millions} million: {slowest}, {found} found",
+    )
+    page = []
+    for _ in range(5):
+        began = time.perf_counter()
+        list(islice(search_log(folder, Query(tenant="tenant00"), is_newest_first=True), 100))
+        page.append(time.perf_counter() - began)
+    report.row(f"newest_{millions}m_s", median(page), "the newest 100 records of a tenant")
+    settings = (f"CACHEGATE_AUDIT_DIR={folder}", "CACHEGATE_NODE=bench")
+    search = ("-m", "gateway", "audit", "search", "--key-id", RARE_KEY, "--json")
+    command = ["env", *settings, sys.executable, *search]
+    whole = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        whole.append(time.perf_counter() - began)
+    report.row(f"search_{millions}m_command_s", median(whole), "the whole command `audit search --key-id`")
 
 
 def main() -> int:

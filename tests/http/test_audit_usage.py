@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.audit.index import Indexer
-
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
 USAGE, READERS, KEYS = "/audit/v1/usage", "/audit/v1/readers", "/audit/v1/keys"
 NOWHERE = "key_0123456789ab"
@@ -28,7 +26,7 @@ def keys(site):
 
 
 @pytest.fixture(scope="module")
-def used(site, keys):
+def used(site, keys, eventually):
     """Two reads of acme, and three refusals of globex: of a rule, of what is absent, of a key elsewhere."""
     token = keys["acme"]["token"]
     for _ in range(2):
@@ -37,21 +35,21 @@ def used(site, keys):
         eventually_closed(site, answer)
     for path in (FILE, "/v1/models/globex/none/1/-/p/f", "/v1/models/acme/none/1/-/p/f"):
         assert site.wire.get(path, keys["globex"]["token"]).status == 404
-    return step(site)
+    eventually(lambda: is_counted(site, keys))
+    return site
+
+
+def is_counted(site, keys):
+    """Whether the process that keeps the index has come so far."""
+    found = told(site, USAGE, keys["auditor"])
+    reads = sum(one["reads"] for one in found["usage"] if one.get("key_id") == keys["acme"]["key_id"])
+    mine = (one for one in found["refusals"] if one.get("key_id") == keys["globex"]["key_id"])
+    return (reads, sum(one["count"] for one in mine)) == (2, 3)
 
 
 def eventually_closed(site, answer):
     """Wait for the outcome of a request, which is recorded after its last byte."""
     assert site.installation.outcome_of(answer.header("cachegate-record"))["bytes"] == len(answer.body)
-
-
-def step(site):
-    """Stands for the process that keeps the index."""
-    indexer = Indexer(site.installation.audit, site.installation.records()[0]["node"])
-    while indexer.step():
-        pass
-    indexer.close()
-    return site
 
 
 def told(site, path, key):

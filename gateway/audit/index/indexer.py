@@ -116,7 +116,7 @@ class Indexer:
         known = self._known
         known.refresh()
         begin = known.begin
-        if begin is None or begin.node != self._node or known.is_damaged or self._is_reported():
+        if begin is None or begin.node != self._node or known.is_damaged or self.is_reported():
             raise _Unfit
         for number in known.parts if self._is_thorough else ():
             known.part(number).verify()
@@ -202,12 +202,13 @@ class Indexer:
         """Close the files."""
         self._close_files()
 
-    def _is_reported(self) -> bool:
+    def is_reported(self) -> bool:
+        """Whether a reader found damage."""
         return os.path.lexists(self._folder / INDEX_NAME / DAMAGED_NAME)
 
     def _verify_fit(self) -> None:
         """Raises `_Unfit` when a segment is not any more what was read, or a reader found damage."""
-        if self._is_reported():
+        if self.is_reported():
             raise _Unfit
         look = self._list(is_anew=True)
         for chain, segments in look.segments.items():
@@ -320,11 +321,12 @@ class Indexer:
         if look is not None and look.changed == changed and not is_anew:
             return look
         # First the segments, then who lives: a process marks its chain before its first segment is there.
-        try:
+        found: dict[str, list[tuple[int, Path]]] = {}
+        marks: set[str] = set()
+        with suppress(FileNotFoundError):
             found = group_segments(self._folder.iterdir())
+        with suppress(FileNotFoundError):  # a copy has none
             marks = {path.name.removeprefix(".") for path in (self._folder / LIVE_NAME).iterdir()}
-        except FileNotFoundError:
-            found, marks = {}, set()
         ordered = sorted(found, key=lambda chain: (chain_started(chain) or 0.0, chain))
         look = self._look = _Look(changed, {chain: found[chain] for chain in ordered}, frozenset(marks))
         self._list_again = _LISTED_AGAIN

@@ -11,9 +11,9 @@ It holds the newest places only. Once they are `PART_PLACES`, they become a part
 own, and the next journal takes the place of this one. A file in the same form says of each segment that is
 complete in the order how long it is and when it was written.
 
-A process that goes on with an order begins an epoch of it, whose id is what cursors carry. A machine that lost
-power may have lost the end of the journal, which readers had seen: what comes there now is something else. So
-a cursor of an epoch before counts up to where the next one began, and no further.
+A process that goes on with an order begins an epoch of it, whose id is what cursors carry. A machine that
+lost power may have lost the end of the journal, which readers had seen: what comes there now is something
+else. So a cursor of an epoch before counts up to where the next one began, and no further.
 
 Anybody who can write to the audit folder can write here, so a reader believes nothing: lengths are bounded,
 and what does not parse ends the file. A process that is killed leaves whole entries and perhaps a part of

@@ -8,12 +8,13 @@ readers wait for the index that it then makes; a search goes on without one.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.audit.folder import segment_name
+from gateway.audit.folder import group_segments, segment_name
 from gateway.audit.index.cursor import Cursor
 from gateway.audit.index.hits import Search, SegmentFiles
 from gateway.audit.index.journal import PART_PLACES, report_damage
@@ -21,7 +22,8 @@ from gateway.audit.index.listed_heads import is_still_listed
 from gateway.audit.index.order import KnownOrder
 from gateway.audit.index.part import DamagedIndexError
 from gateway.audit.index.terms import id_number, wanted_names
-from gateway.audit.packed import PACKED_SUFFIX
+from gateway.audit.packed import PACKED_SUFFIX, DamagedSegmentError
+from gateway.audit.reading import size_of
 from gateway.audit.record import parse_line
 
 if TYPE_CHECKING:
@@ -345,4 +347,21 @@ def search_log(folder: Path, query: Query, *, is_newest_first: bool = False) -> 
             known.close()
 
 
-__all__ = ["IndexPage", "IndexReader", "IndexedRecord", "search_log"]
+def unindexed_bytes(folder: Path) -> int:
+    """How many bytes of segments are not in order yet. Raises `OSError` when the folder cannot be read."""
+    known = KnownOrder(folder)
+    known.refresh()
+    complete = known.complete()
+    behind = 0
+    for chain, segments in group_segments(folder.iterdir()).items():
+        state = known.chains.get(chain)
+        for number, path in segments:
+            if segment_name(chain, number) in complete:
+                continue
+            with suppress(OSError, DamagedSegmentError):
+                is_open = state is not None and number == state.number
+                behind += max(0, size_of(path) - (state.offset if is_open and state is not None else 0))
+    return behind
+
+
+__all__ = ["IndexPage", "IndexReader", "IndexedRecord", "search_log", "unindexed_bytes"]

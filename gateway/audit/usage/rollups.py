@@ -118,6 +118,13 @@ class UsageKeeper:
         for path in _days_in(self._folder):
             path.unlink(missing_ok=True)
 
+    def close(self, now: float) -> None:
+        """Write what is counted, if that can be written; else it is counted again."""
+        with suppress(OSError):
+            if self._counted:
+                self.save(now)
+        self._reader.close()
+
     def _is_ahead_of_days(self, cursor: Cursor) -> bool:
         """Whether all that is counted is in the order where it was.
 

@@ -20,6 +20,7 @@ from gateway.adapters.clock import SystemClock
 from gateway.assembly.audit_keeping import keeping_order
 from gateway.assembly.signing import load_own_keys
 from gateway.audit.events import Query, read_events
+from gateway.audit.index.found_events import find_events
 from gateway.audit.timeline import parse_record_id
 from gateway.audit.verify import verify as verify_log
 from gateway.cli.audit.report import plain_report, shown_report
@@ -29,6 +30,7 @@ from gateway.cli.distrust import Warnings
 from gateway.cli.periods import parse_past
 from gateway.model.errors import BadNameError, Reason, Unavailable
 from gateway.model.tenant_records import parse_tenant_record_id
+from gateway.operations.audit_indexing import extend
 from gateway.operations.audit_keeping import keep as keep_log
 from gateway.terminal.console import AsJson, Note, forget_output, say, show, standard_output
 from gateway.terminal.escaping import escape_controls, escape_controls_in_json
@@ -171,10 +173,15 @@ def search(
     record: Annotated[str | None, typer.Option(help="This record and its outcome.")] = None,
     since: Annotated[str | None, typer.Option(help="From: 2h (ago), or 2030-01-31T12:00:00Z.")] = None,
     until: Annotated[str | None, typer.Option(help="Before: the same forms.")] = None,
+    no_index: Annotated[
+        bool, typer.Option("--no-index", help="Read all segments; paths that are given always are.")
+    ] = False,
     public_key: PublicKey = None,
     as_json: RawJson = False,
 ) -> None:
     """Show the records that match all that is given, oldest first. Exit status 0 also when none does.
+
+    The folder of this installation is searched by its index, which is brought up to date first.
 
     A tenant or key that neither a record nor the directory knows is an error. On a copy, or where the
     directory does not answer, the nearest name of the records is shown.
@@ -196,7 +203,7 @@ def search(
     found = 0
     names = SearchedNames(query)
     with _ending_quietly():
-        for event in read_events(sources.paths, names, keys=sources.keys):
+        for event in _found(sources, names, is_indexed=not paths and not no_index):
             _show(event, as_json=as_json)
             found += 1
     if not found:
@@ -204,6 +211,28 @@ def search(
     searched_note(sources).print()
     if not found:
         verify_names(names, None if paths else sources.settings)
+
+
+def _found(sources: Sources, names: SearchedNames, *, is_indexed: bool) -> Iterator[Event]:
+    """The events that match: by the index of this installation's folder, or by reading all."""
+    settings = sources.settings
+    if not is_indexed or settings is None or not settings.audit_folder.is_dir():
+        yield from read_events(sources.paths, names, keys=sources.keys)
+        return
+    folder, has_found = settings.audit_folder, False
+    try:
+        extend(folder, settings.node)
+    except OSError as error:
+        say(f"The index cannot be brought up to date ({escape_controls(error)}).", style="yellow")
+    try:
+        for event in find_events(folder, names.query, keys=sources.keys):
+            has_found = True
+            yield event
+        if not has_found:
+            names.collect(folder)
+    except OSError as error:
+        why = f"{folder} cannot be read ({error.strerror}); read as its owner"
+        raise Unavailable("audit", why, Reason.NO_AUDIT) from error
 
 
 def _show(event: Event, *, as_json: bool) -> None:

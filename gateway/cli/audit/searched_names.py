@@ -14,9 +14,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from gateway.adapters.redis_store import RedisStore
+from gateway.audit.events import Query
+from gateway.audit.index.reader import search_log
 from gateway.audit.record import DecisionRecord, QuestionRecord
 from gateway.directory.reading.listing import Listing
 from gateway.directory.reading.uncached import PlainFacts
@@ -29,11 +32,12 @@ from gateway.terminal.escaping import escape_controls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from gateway.audit.events import Query
     from gateway.audit.record import Record
     from gateway.configuration.settings import Settings
 
+MOST_COLLECTED = 10_000  # records, for the nearest name
 _ADVICE = {"tenant": "`cachegate tenants list` shows them", "key": "`cachegate keys list` shows them"}
 
 
@@ -59,6 +63,17 @@ class SearchedNames:
             if len(names) <= MAX_COMPARED:  # more are not compared
                 names.update(_names_of(record, kind))
         return self.query.matches(record)
+
+    def collect(self, folder: Path) -> None:
+        """After a search by the index that found nothing: whether each name is known, and similar ones.
+
+        Names are collected from the newest records only, as they serve for advice.
+        """
+        for kind, name in self.asked.items():
+            for found in islice(search_log(folder, _only(kind, name)), 1):
+                self.names[kind].update(_names_of(found.record, kind))
+        for found in islice(search_log(folder, Query(), is_newest_first=True), MOST_COLLECTED):
+            self.matches(found.record)
 
     def unknown(self) -> list[tuple[str, str]]:
         """The kinds and names that no record has. Empty for a kind with too many names to collect."""
@@ -111,6 +126,16 @@ async def _known_in_directory(settings: Settings, kind: str, name: str) -> set[s
         finally:
             with suppress(Unavailable):
                 await store.close()
+
+
+def _only(kind: str, name: str) -> Query:
+    match kind:
+        case "tenant":
+            return Query(tenant=name)
+        case "key":
+            return Query(key_id=name)
+        case _:
+            return Query(model=name)
 
 
 def _names_of(record: Record, kind: str) -> Iterator[str]:

@@ -18,6 +18,7 @@ from gateway.audit.folder import (
     verify_own,
     verify_writable,
 )
+from gateway.audit.index.reader import unindexed_bytes
 from gateway.audit.keeping.needs import read_needs
 from gateway.audit.keeping.stored import take_inventory
 from gateway.audit.verify import verify
@@ -44,6 +45,7 @@ def check_audit(settings: Settings) -> list[Finding]:
         run_check("audit log", lambda: describe_log(settings)),
         run_check("audit chain", lambda: check_last_chain(settings)),
         run_check("audit consumers", lambda: judge_consumers(settings)),
+        run_check("audit index", lambda: check_index(settings)),
     ]
 
 
@@ -91,6 +93,15 @@ def judge_consumers(settings: Settings) -> Finding:
         return ok(name, "none")
     shown = [f"{one.registration.name} ({one.registration.kind}, {one.progress.state})" for one in found]
     return ok(name, ", ".join(shown))
+
+
+def check_index(settings: Settings) -> Finding:
+    """How far the index is behind. It is made anew when it is missing, so it is never a failure."""
+    name, behind = "audit index", unindexed_bytes(settings.audit_folder)
+    if behind <= FULL_BYTES:
+        return ok(name, f"{behind // 1024} KiB of the log are not in it yet")
+    advice = "a server indexes them by itself, and `cachegate audit search` does it now"
+    return warning(name, f"{behind // MIB} MiB of the log are not in it yet", advice)
 
 
 def _kept_to(settings: Settings) -> str:
