@@ -3,7 +3,7 @@
 It is written without a gateway: chains of sealed records at chosen times, of a node that was in use for some
 days. Each finding stands in it once, so that a query that finds more or less is wrong.
 
-    acme      key_laptop reads its models in office hours, day by day, from 10.1.2.0/24
+    acme      key_laptop reads its models in working hours, day by day, from 10.1.2.0/24
               key_stolen does so too, until somebody reads 60 files of 20 models from 203.0.113.9 in a minute
               key_gone is revoked, and used three times after that
     globex    key_prober asks for 40 names that it may not know of

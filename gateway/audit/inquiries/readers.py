@@ -35,7 +35,7 @@ class ReadQuestion(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Reader(msgspec.Struct, kw_only=True, omit_defaults=True):
+class ReadingKey(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What one key read of it. `principal` tells a key from links and tokens that were made for it."""
 
     tenant: str | None
@@ -51,7 +51,7 @@ class WhoRead:
 
     def __init__(self, question: ReadQuestion) -> None:
         self._question = question
-        self._readers: dict[tuple[str | None, ...], Reader] = {}
+        self._readers: dict[tuple[str | None, ...], ReadingKey] = {}
         self._open = OpenUses()
         self.left_out = 0  # reads of keys beyond `MAX_READERS`
 
@@ -72,7 +72,7 @@ class WhoRead:
             if len(self._readers) >= MAX_READERS:
                 self.left_out += 1
                 return
-            reader = self._readers[who] = Reader(
+            reader = self._readers[who] = ReadingKey(
                 tenant=record.tenant,
                 tenant_record=record.tenant_record,
                 key_id=record.key_id,
@@ -83,6 +83,6 @@ class WhoRead:
         self._open.open(record, reader.uses)
 
     @property
-    def readers(self) -> list[Reader]:
+    def readers(self) -> list[ReadingKey]:
         """Those who read it, the first one first."""
         return sorted(self._readers.values(), key=lambda one: one.uses.first)
