@@ -33,6 +33,7 @@ VARYING = (
     (r"\b[\w.-]+\.[0-9a-f]{12}-[0-9a-f]{8}\b", "<chain>"),
     (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-01\b", "<trace>"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00)", "<time>"),
+    (r"\b\d{4}-\d\d-\d\d\b", "<day>"),
     (r"^date: .*", "date: <date>"),
     (r"\b[0-9.]+ ms\b", "<ms>"),
     (r"\bpublic key [0-9a-f]{32}\b", "public key <fingerprint>"),
@@ -45,6 +46,8 @@ VARYING = (
     (r"\s+", " "),
     (r"^(there now|seen last) [0-9a-f]{32} \d+", r"\1 <history> <n>"),
     (r"^<chain>( \d+){3} ", "<chain> <n> "),
+    (r"^\d+ records exported", "<n> records exported"),
+    (r"\bSearched \d+ chains\b", "Searched <n> chains"),
     (r"\d+ records (in \d+ chains)", r"<n> records \1"),
 )
 """What differs each time: ids, times, what was due meanwhile, where it runs and who runs it.

@@ -22,6 +22,7 @@ from gateway.assembly.hook_routes import hook_routes
 from gateway.assembly.pipeline import Pipeline, soon
 from gateway.assembly.question_routes import question_routes
 from gateway.assembly.token_routes import token_routes
+from gateway.assembly.usage_routes import usage_routes
 from gateway.configuration.settings import Settings
 from gateway.credential.client import parse_trusted_networks
 from gateway.delivery.file_answer import Means
@@ -63,6 +64,7 @@ class Worker:
         self._endpoints += audit.routes(audit.AuditFace(settings.audit_folder, self.pipeline.clock))
         self.feed = FeedRoutes(self.pipeline)
         self._endpoints += self.feed.face.routes()
+        self._endpoints += usage_routes(self.pipeline)
         of_tokens, public = token_routes(self.pipeline)
         of_questions, about_questions = question_routes(self.pipeline)
         self._endpoints += [*of_tokens, *of_questions]

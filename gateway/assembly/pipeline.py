@@ -225,13 +225,10 @@ class Pipeline:
             self.telemetry.failed,
         )
         indexing = AuditIndexing(settings, self.telemetry.index_lags, self.telemetry.failed)
-        all_keepings: tuple[AuditKeeping | AuditIndexing | AuditConsumers, ...] = (
-            keeping,
-            indexing,
-            consumers,
+        keepings: list[AuditKeeping | AuditConsumers | AuditIndexing] = (
+            [keeping, consumers, indexing] if self._keeps_audit else []
         )
-        keepings = all_keepings if self._keeps_audit else ()
-        keeping_chores = zip(("audit-keeping", "audit-index", "audit-consumers"), keepings, strict=False)
+        keeping_chores = zip(("audit-keeping", "audit-consumers", "audit-index"), keepings, strict=False)
         ahead = PinningAhead(
             root=settings.cache_root,
             lock_file=settings.pins_folder / "ahead.lock",

@@ -12,6 +12,8 @@ from gateway.adapters.clock import SystemClock
 from gateway.directory.edits.periods import verify_period
 from gateway.identity.times import parse_moment
 from gateway.model.moments import when
+from gateway.identity.times import parse_duration, parse_moment
+from gateway.model.errors import BadNameError
 from gateway.model.periods import moment_text, state_text
 
 if TYPE_CHECKING:
@@ -67,3 +69,13 @@ def period_cells(one: GrantView | RuleView) -> tuple[str | None, str | None, str
 def has_period(one: GrantView | RuleView) -> bool:
     """Whether it begins or ends. A table has these columns where something in it does."""
     return one.not_before is not None or one.expires_at is not None
+
+
+def parse_past(text: str | None, now: float) -> float | None:
+    """A moment of the past: a duration counts back from now."""
+    if text is None:
+        return None
+    try:
+        return now - parse_duration(text)
+    except BadNameError:
+        return parse_moment(text, now)

@@ -20,9 +20,10 @@ import msgspec
 from gateway.adapters.clock import SystemClock
 from gateway.assembly.audit_indexing import IndexingOrder
 from gateway.audit.folder import prepare_folder
-from gateway.audit.index import Indexer
+from gateway.audit.index import Indexer, IndexReader
 from gateway.audit.index.indexer import LOCK_NAME
 from gateway.audit.index.lag import IndexLag
+from gateway.audit.usage.rollups import SAVE_RECORDS, UsageKeeper
 from gateway.model.errors import CachegateError, Misconfigured
 from gateway.model.file_lock import FileLock
 
@@ -97,6 +98,7 @@ class Following:
     def _follow(self) -> bool:
         """Follow the segments; False when it is to end. Raises `OSError`."""
         indexer = Indexer(self._folder, self._node, is_thorough=True)
+        usage = UsageKeeper(self._folder, IndexReader(self._folder, self._node))
         quiet = 0
         tidied_at = self._clock.monotonic()
         try:
@@ -105,6 +107,7 @@ class Following:
                 now = self._clock.monotonic()
                 if not found:
                     self._whole_at = now
+                is_counted = _count(usage, now)
                 if now - self._told_at >= TELL_SECONDS:
                     self._told_at = now
                     records = indexer.behind() // LINE_BYTES if found else 0
@@ -114,10 +117,19 @@ class Following:
                     indexer.tidy()
                 quiet = 0 if found else quiet + 1
                 seconds = BUSY_SECONDS if quiet < BUSY_LOOKS else IDLE_SECONDS
-                if not self._pause(0.0 if found > MANY else seconds):
+                if not self._pause(seconds if found <= MANY and is_counted else 0.0):
                     return False
         finally:
+            usage.close(self._clock.monotonic())
             indexer.close()
+
+
+def _count(usage: UsageKeeper, now: float) -> bool:
+    """Count what is in order, for usage; whether all of it is. What fails is tried again at the next look."""
+    try:
+        return usage.follow(now) < SAVE_RECORDS
+    except OSError:
+        return True
 
 
 MANY = 1000  # records in one step: it is behind

@@ -1,9 +1,9 @@
 """Progress bars for people who watch; nothing for pipes.
 
 One bar, `Bar`, with two forms: `counting` shows how many of a number of items are done, and `reading` how
-many bytes. `verifying` watches a verification from outside, by how much this process has read as the kernel
-reports it: so `gateway/audit` needs no code for terminals, and where the kernel does not report it there is
-no bar.
+many bytes. `watching` watches the reading of files from outside, by how much this process has read as the
+kernel reports it: so `gateway/audit` needs no code for terminals, and where the kernel does not report it
+there is no bar.
 """
 
 from __future__ import annotations
@@ -85,6 +85,13 @@ def reading(what: str, total: int | None = None) -> Iterator[Bar]:
 
 @contextmanager
 def verifying(paths: Sequence[Path]) -> Iterator[None]:
+    """Show how much of what is verified was read, for as long as this context lasts."""
+    with watching("verifying", paths):
+        yield
+
+
+@contextmanager
+def watching(what: str, paths: Sequence[Path]) -> Iterator[None]:
     """Show how much of these files and folders was read, for as long as this context lasts."""
     total = sum(map(_size, paths))
     begun_at = find_bytes_read()
@@ -92,7 +99,7 @@ def verifying(paths: Sequence[Path]) -> Iterator[None]:
         yield
         return
     finished = threading.Event()
-    with reading("verifying", total) as bar:
+    with reading(what, total) as bar:
 
         def watch() -> None:
             while not finished.wait(_CHECK_SECONDS):

@@ -34,6 +34,7 @@ from gateway.faces import audit, authzen, check, content, download, engine, iden
 from gateway.faces.audit_events import EventsFace
 from gateway.faces.hooks import AUTHORITY_PATH
 from gateway.faces.ops import ops_app
+from gateway.faces.usage import UsageFace
 from gateway.identity.tokens import TOKEN_PATTERN
 from gateway.middleware.health import HEALTH_PATH
 from gateway.model.errors import Reason
@@ -171,6 +172,7 @@ def test_every_route_is_documented_with_its_methods_and_no_other_is():
         *(*proxy.routes(anything, anything), *tokens.routes(anything)),
         *(*check.routes(anything), *authzen.routes(anything), *audit.routes(anything)),
         *EventsFace(anything, anything, anything, anything).routes(),
+        *UsageFace("node", anything, anything, anything).routes(),
     )
     declared = [route.declaration for route in built]
     expected = {one.template: list(one.methods) for one in declared}

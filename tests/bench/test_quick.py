@@ -58,6 +58,7 @@ def figures(rows: list[dict]) -> set[str]:
         pytest.param("audit_proofs", (), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
         pytest.param("audit_consumers", (), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
         pytest.param("audit_stream", (), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("audit_usage", (), marks=pytest.mark.slow),
         pytest.param("audit", (), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
         pytest.param("scan", (), marks=pytest.mark.slow),
         pytest.param("worst_inputs", (), marks=pytest.mark.slow),

@@ -133,6 +133,20 @@ class IndexReader:
                 return Cursor(self._node, "", 0)
             return Cursor(self._node, known.epoch, known.end, last.listed_bytes, last.listed_hash)
 
+    def order_id(self) -> str:
+        """The id of the order: the same as long as the index is not made anew. Empty without an index."""
+        with self._mutex:
+            self._refresh()
+            return "" if self._known.begin is None else self._known.begin.order
+
+    def counts_still(self, cursor: Cursor) -> bool:
+        """Whether all places in front of a cursor are in the order as they were when it was made."""
+        with self._mutex:
+            self._refresh()
+            begin = self._known.begin
+            valid = None if begin is None else begin.valid_places(cursor.order)
+            return valid is not None and cursor.node == self._node and cursor.place <= valid
+
     def has_more(self, after: Cursor) -> bool:
         """Whether a record is in order behind the cursor. Costs one `lstat` while nothing changes."""
         with self._mutex:

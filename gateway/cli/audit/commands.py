@@ -27,7 +27,7 @@ from gateway.cli.audit.report import plain_report, shown_report
 from gateway.cli.audit.searched_names import SearchedNames, verify_names
 from gateway.cli.audit.sources import Sources, find_settings, load_trusted, searched_note, verify_there
 from gateway.cli.distrust import Warnings
-from gateway.identity.times import parse_duration, parse_moment
+from gateway.cli.periods import parse_past
 from gateway.model.errors import BadNameError, Reason, Unavailable
 from gateway.model.tenant_records import parse_tenant_record_id
 from gateway.operations.audit_indexing import extend
@@ -197,8 +197,8 @@ def search(
         decision=_one_of(decision, ("allow", "deny"), "decision"),
         reason=_one_of(reason, tuple(Reason), "reason"),
         record_id=_record_id(record),
-        since=_past(since, now) if since is not None else None,
-        until=_past(until, now) if until is not None else None,
+        since=parse_past(since, now),
+        until=parse_past(until, now),
     )
     warn = Warnings()
     sources = Sources.of(paths, warn, load_trusted(public_key, warn))
@@ -285,14 +285,6 @@ def _own_keys(settings: Settings, warn: Warnings) -> list[Ed25519PublicKey]:
     `signing.pub` is not used: it may have been changed in the folder.
     """
     return load_own_keys(settings.signing_key_file, on_distrust=warn)
-
-
-def _past(text: str, now: float) -> float:
-    """A moment of the past: a duration counts back from now."""
-    try:
-        return now - parse_duration(text)
-    except BadNameError:
-        return parse_moment(text, now)
 
 
 def _record_id(text: str | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.cli.audit import consumers, evidence, following
+from gateway.cli.audit import consumers, evidence, export, following, questions
 from gateway.cli.audit.commands import commands
 
 __all__ = ["commands"]
@@ -12,5 +12,10 @@ commands.command("heads")(evidence.heads)
 commands.command("anchor")(evidence.anchor)
 commands.command("rotate-key")(evidence.rotate)
 commands.command("schema")(evidence.schema)
+commands.command("export")(export.export)
+commands.command("who-read")(questions.who_read)
+commands.command("key")(questions.key)
+commands.command("timeline")(questions.timeline)
+commands.command("report")(questions.report)
 commands.command("follow")(following.follow)
 commands.add_typer(consumers.commands, name="consumers")

@@ -16,6 +16,8 @@ from gateway.audit import Query, read_events
 from gateway.audit.index import IndexReader
 from gateway.audit.index.indexer import LOCK_NAME
 from gateway.audit.index.reader import search_log
+from gateway.audit.usage import UsageKeeper, UsageQuery, UsageRollups, figures_of, rollups
+from gateway.audit.usage.rollups import SAVE_RECORDS
 from gateway.configuration.sources import load_settings
 from gateway.model.errors import Reason
 from gateway.model.file_lock import FileLock
@@ -130,3 +132,24 @@ def test_a_disk_that_takes_nothing_is_told_and_tried_again(settings, log, monkey
     found = [one.line for one in search_log(settings.audit_folder, query)]
     assert found == [event.line for event in read_events(settings.audit_folder, query)]
     assert found
+
+
+def test_who_follows_the_log_counts_for_usage_and_goes_on_where_that_fails(settings, log, monkeypatch):
+    log.reject(REFUSED)
+    looks = iter([True, True, True, False])
+    follow, failures = UsageKeeper.follow, iter([OSError(28, "No space left on device")])
+
+    def failing_once(self, now, limit=SAVE_RECORDS):
+        for failure in failures:
+            raise failure
+        return follow(self, now, limit)
+
+    monkeypatch.setattr(UsageKeeper, "follow", failing_once)
+    told = []
+    arguments = (settings.audit_folder, settings.node, SystemClock(), lambda _: next(looks), told.append)
+    Following(*arguments).run()
+    assert not [one for one in told if one.failed]
+    monkeypatch.setattr(rollups, "MAX_TAIL_RECORDS", 0)  # what is kept, alone
+    reader = IndexReader(settings.audit_folder, settings.node)
+    figures = figures_of(UsageRollups(settings.audit_folder, reader).days().days, UsageQuery())
+    assert sum(one.count for one in figures.refusals if one.reason == Reason.NOT_PERMITTED) > 0
