@@ -37,7 +37,7 @@ from installation import Installation
 from msgspec.structs import replace as replaced
 from ours import SETTINGS, Sizes, await_pinned, furnish, serve_pid
 from processes import SERVER_CORE, on_cores
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import console, quantile
 from unrecorded import NoLog, without_writer
 from uvicorn.server import ServerState
@@ -82,6 +82,7 @@ class Size:
 
 FULL = Size(rounds=15, seconds=3.0, in_process=60, records=1_000_000, verifications=3, syncs=1000)
 QUICK = Size(rounds=4, seconds=0.6, in_process=10, records=60_000, verifications=3, syncs=100)
+SMOKE = Size(rounds=1, seconds=0.2, in_process=1, records=3_200, verifications=1, syncs=5)
 
 
 def measure(report: Report, size: Size) -> None:
@@ -318,7 +319,7 @@ def _admission(number: int) -> Admission:
 
 def main() -> int:
     chosen = arguments_of(__doc__ or "", "fewer rounds, a smaller log").parse_args()
-    size = QUICK if chosen.quick else FULL
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
     console.print("three servers, one load; nothing else should run here")
     return run("Audit log", lambda report: measure(report, size), chosen)
 

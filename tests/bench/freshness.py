@@ -21,7 +21,7 @@ import crowd
 import uvloop
 from decision import FILE_NAME, MODEL, PACKAGE, Bench, median, request_of
 from installation import Installation
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, console, quantile
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -49,6 +49,7 @@ class Size:
 
 FULL = Size(rounds=150, keys=1_000_000, few_keys=1_000, hot=1_000, cold=2_000, interleaved=40)
 QUICK = Size(rounds=8, keys=20_000, few_keys=1_000, hot=1_000, cold=200, interleaved=10)
+SMOKE = Size(rounds=1, keys=400, few_keys=200, hot=100, cold=20, interleaved=1)
 
 
 @contextmanager
@@ -262,7 +263,7 @@ def main() -> int:
     parser = arguments_of(str(__doc__), "fewer of everything")
     parser.add_argument("--only", choices=("barriers", "decisions"), help="one half of it")
     chosen = parser.parse_args()
-    size = QUICK if chosen.quick else FULL
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
 
     def measure(report: Report) -> None:
         if chosen.only != "decisions":

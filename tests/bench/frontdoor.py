@@ -36,7 +36,7 @@ import checks
 from installation import Installation, new_key
 from nginx import nginx_passing
 from plot import Bar, Panel, write_plot
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, console, quantile
 from rounds import add_figure, add_row
 
@@ -73,7 +73,7 @@ class Size:
     requests: int  # of each way in a round
 
 
-FULL, QUICK = Size(rounds=15, requests=400), Size(rounds=3, requests=60)
+FULL, QUICK, SMOKE = Size(rounds=15, requests=400), Size(rounds=3, requests=60), Size(rounds=1, requests=3)
 
 
 class Way:
@@ -230,7 +230,7 @@ def main() -> int:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the result there")
     parser.add_argument("--checks", action="store_true", help="measure only what asks the check face")
     chosen: argparse.Namespace = parser.parse_args()
-    asked = checks.QUICK if chosen.quick else checks.FULL
+    asked = amount_of(chosen, full=checks.FULL, quick=checks.QUICK, smoke=checks.SMOKE)
     if chosen.checks:
         return run("Checks", lambda report: checks.measure_checks(report, asked), chosen)
     if not PYTHON.exists():
@@ -242,7 +242,7 @@ def main() -> int:
             draw(report, chosen.svg)
 
     def measured(report: Report) -> None:
-        measure(report, QUICK if chosen.quick else FULL)
+        measure(report, amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE))
         checks.measure_checks(report, asked)
 
     return run("Front door", measured, chosen, draw=drawn)
