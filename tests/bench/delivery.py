@@ -123,7 +123,7 @@ QUICK = Plan(
     sizes=Sizes(large=400_000_000, part=32 << 20),
     is_complete=False,
 )
-SMOKE = replace(QUICK, seconds=0.1, sizes=Sizes(large=128 << 20, part=8 << 20), downloads=50)
+SMOKE = replace(QUICK, seconds=0.1, sizes=Sizes(large=256 << 20, part=16 << 20), downloads=50)
 
 
 def measure(plan: Plan, advance: Advance) -> tuple[Findings, dict[str, str]]:

@@ -62,7 +62,6 @@ TENANT, ROUTE, WORKERS = "acme", "/infer/classification", 1
 WORKFLOW_ROUTE = "/workflows/run"
 DIRECT, NGINX, GATEWAY = "direct", "nginx", "gateway"
 TITLES = {DIRECT: "the server directly", NGINX: "nginx proxy_pass", GATEWAY: "Cachegate"}
-WARMING = 50  # requests that load the model, open connections and fill memories
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,11 @@ class Size:
 
     rounds: int
     requests: int  # of each way in a round
+    warming: int  # requests before, that load the model, open connections and fill memories
 
 
-FULL, QUICK, SMOKE = Size(rounds=15, requests=400), Size(rounds=3, requests=60), Size(rounds=1, requests=3)
+FULL, QUICK = Size(rounds=15, requests=400, warming=50), Size(rounds=3, requests=60, warming=50)
+SMOKE = Size(rounds=1, requests=3, warming=3)
 
 
 class Way:
@@ -119,7 +120,7 @@ def measure(report: Report, size: Size) -> None:
 def _rounds(ways: Sequence[Way], size: Size) -> list[dict[str, list[float]]]:
     """All rounds of these ways. Their connections are opened here: servers close idle ones."""
     for way in ways:
-        for _ in range(WARMING):
+        for _ in range(size.warming):
             way.milliseconds()
     return [_round(ways, size.requests) for _ in range(size.rounds)]
 
