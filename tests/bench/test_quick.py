@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # each starts servers, some of them dozens
+
 HERE = Path(__file__).parent
 SCRIPT = re.compile(r"`\.venv/bin/python tests/bench/(\w+)\.py`")
 ROW = re.compile(r"\| `(\w+)` \|")
@@ -58,16 +60,14 @@ def figures(rows: list[dict]) -> set[str]:
     [
         pytest.param("freshness", (), marks=pytest.mark.slow),
         pytest.param("identity", (), marks=pytest.mark.slow),
-        pytest.param("audit_proofs", (), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-        pytest.param("audit", (), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
+        pytest.param("audit_proofs", (), marks=pytest.mark.slow),
+        pytest.param("audit", (), marks=pytest.mark.slow),
         pytest.param("scan", (), marks=pytest.mark.slow),
         pytest.param("worst_inputs", (), marks=pytest.mark.slow),
         pytest.param("manifests", (), marks=pytest.mark.slow),
-        pytest.param("delivery", ("--svg", "plot.svg"), marks=[pytest.mark.slow, pytest.mark.timeout(600)]),
-        pytest.param(
-            "frontdoor", ("--svg", "plot.svg"), marks=[pytest.mark.server, pytest.mark.timeout(600)]
-        ),
-        pytest.param("engine", (), marks=[pytest.mark.engine, pytest.mark.timeout(600)]),
+        pytest.param("delivery", ("--svg", "plot.svg"), marks=pytest.mark.slow),
+        pytest.param("frontdoor", ("--svg", "plot.svg"), marks=pytest.mark.server),
+        pytest.param("engine", (), marks=pytest.mark.engine),
     ],
 )
 def test_it_measures_what_the_documents_tell(name, more, tmp_path):
@@ -78,21 +78,18 @@ def test_it_measures_what_the_documents_tell(name, more, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_one_workload_is_measured_alone(tmp_path):
     rows = run_smoke(tmp_path, "delivery", "--only", "head,hidden", "--rounds", "2", "--seconds", "0.1")
     assert figures(rows) == {"head_vs_nginx_auth_request", "slowest_route_vs_hosted_shape"}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_checks_are_measured_without_the_inference_server(tmp_path):
     rows = run_smoke(tmp_path, "frontdoor", "--checks")
     assert figures(rows) == {"check_vs_nginx_noop", "check_vs_second_nginx"}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_every_kind_of_refused_key_is_compared_with_an_unknown_one(tmp_path):
     rows = {
         row["name"]: row["value"] for row in run_smoke(tmp_path, "refusals", "--kinds", "revoked", "decoy")
@@ -103,7 +100,6 @@ def test_every_kind_of_refused_key_is_compared_with_an_unknown_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_stages_of_a_request_add_up_to_its_time(tmp_path):
     rows = run_smoke(tmp_path, "delivery", "--stages", "--only", "varied", "--seconds", "0.5")
     values = {row["name"]: row["value"] for row in rows if not row["name"].endswith("_function_us")}
