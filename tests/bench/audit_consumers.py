@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 from installation import Installation
 from ours import serve_pid
 from processes import cpu_seconds
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import quantile
 
 from gateway.adapters.clock import SystemClock
@@ -69,6 +69,7 @@ class Size:
 
 
 FULL, QUICK = Size(20.0), Size(4.0)
+SMOKE = Size(1.0)
 
 
 def write_records(folder: Path, key_file: Path, seconds: float) -> None:
@@ -187,7 +188,11 @@ def _make_key(made: Installation) -> str:
 
 def main() -> int:
     chosen = arguments_of(__doc__ or "", "four seconds each").parse_args()
-    return run("Consumers of the audit log", partial(measure, size=QUICK if chosen.quick else FULL), chosen)
+    return run(
+        "Consumers of the audit log",
+        partial(measure, size=size),
+        chosen,
+    )
 
 
 if __name__ == "__main__":

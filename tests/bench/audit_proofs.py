@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 
 from gateway.audit import AuditLog, verify
 from gateway.audit.head import fingerprint
@@ -54,6 +54,7 @@ class Size:
 
 FULL = Size(records=1_000_000, proofs=300, verifications=5)
 QUICK = Size(records=200_000, proofs=50, verifications=3)
+SMOKE = Size(records=3_200, proofs=5, verifications=1)
 
 
 class Clock:
@@ -185,4 +186,6 @@ def admission(number: int) -> Admission:
 
 if __name__ == "__main__":
     chosen = arguments_of(__doc__, "a smaller log").parse_args()
-    sys.exit(run("Proofs", partial(measure, size=QUICK if chosen.quick else FULL), chosen))
+    sys.exit(
+        run("Proofs", partial(measure, size=amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)), chosen)
+    )

@@ -31,7 +31,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 import redis
 from processes import cpu_seconds
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import quantile
 
 from gateway.adapters.clock import SystemClock
@@ -61,6 +61,7 @@ class Size:
 
 
 FULL, QUICK = Size(20.0), Size(4.0)
+SMOKE = Size(1.0)
 
 
 def write_records(folder: Path, key_file: Path, seconds: float) -> None:
@@ -170,7 +171,11 @@ def measure(report: Report, size: Size) -> None:
 
 def main() -> int:
     chosen = arguments_of(__doc__ or "", "four seconds").parse_args()
-    return run("The audit stream", partial(measure, size=QUICK if chosen.quick else FULL), chosen)
+    return run(
+        "The audit stream",
+        partial(measure, size=size),
+        chosen,
+    )
 
 
 if __name__ == "__main__":

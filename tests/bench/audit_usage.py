@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from audit_proofs import BATCH, OUTCOME, Clock, admission
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 
 from gateway.audit import AuditLog, read_events
 from gateway.audit.index import Indexer, IndexReader
@@ -47,6 +47,7 @@ class Size:
 
 FULL = Size(records=1_000_000, queries=100, events=50_000)
 QUICK = Size(records=60_000, queries=20, events=5000)
+SMOKE = Size(records=20_000, queries=2, events=200)
 
 
 def measure(report: Report, size: Size) -> None:
@@ -135,5 +136,9 @@ def write_days(folder: Path, key: Ed25519PrivateKey, clock: Clock, records: int,
 if __name__ == "__main__":
     chosen = arguments_of(__doc__, "a smaller log").parse_args()
     sys.exit(
-        run("Figures from the audit log", partial(measure, size=QUICK if chosen.quick else FULL), chosen)
+        run(
+            "Figures from the audit log",
+            partial(measure, size=amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)),
+            chosen,
+        )
     )

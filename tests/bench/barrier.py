@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from gateway.operations.session import OperatorSession
 
-WORKERS = 4
 PROCESSES, CONNECTIONS = 2, 16  # of readers, and connections of each
 CHANGES_PER_ROUND = 7
 PROBES = 8

@@ -87,7 +87,7 @@ class Size:
     seconds: float  # of each turn
 
 
-FULL, QUICK = Size(rounds=9, seconds=3), Size(rounds=2, seconds=1)
+FULL, QUICK, SMOKE = Size(rounds=9, seconds=3), Size(rounds=2, seconds=1), Size(rounds=1, seconds=0.2)
 
 
 def measure_checks(report: Report, size: Size) -> None:

@@ -31,7 +31,7 @@ from in_process import measure_in_process
 from installation import Installation
 from ours import SETTINGS, Sizes, furnish, serving_ours, worker_pids
 from processes import CORES, LOAD_CORE, move, on_cores
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rivals import REFUSALS, serving_rivals, verify_same_headers
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     Advance = Callable[[str], None]
 
-DOWNLOADS = 1_000
 MANY_WORKERS = 4
 OURS = "cachegate"
 READS = ("varied", "traced", "head", "range", "link")
@@ -76,6 +75,7 @@ class Plan:
     thousands: int  # of a thousand downloads, after the first
     sizes: Sizes
     is_complete: bool  # with the rivals that no figure needs, and with a first round that does not count
+    downloads: int = 1_000
     names: tuple[str, ...] = ALL
 
     def contenders(self, name: str) -> tuple[str, ...]:
@@ -123,6 +123,7 @@ QUICK = Plan(
     sizes=Sizes(large=400_000_000, part=32 << 20),
     is_complete=False,
 )
+SMOKE = replace(QUICK, seconds=0.1, sizes=Sizes(large=256 << 20, part=16 << 20), downloads=50)
 
 
 def measure(plan: Plan, advance: Advance) -> tuple[Findings, dict[str, str]]:
@@ -196,7 +197,7 @@ class _Measured:
             watched = Watched(worker, self.contenders[OURS].port, installation.settings.audit_folder)
             for _ in range(1 + plan.thousands):
                 advance("a thousand downloads")
-                findings.thousands.append(watched.hold(self.workload, DOWNLOADS))
+                findings.thousands.append(watched.hold(self.workload, plan.downloads))
         for name, sent in self.sets.items():
             if not plan.has(name):
                 continue
@@ -257,7 +258,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _plan(chosen: argparse.Namespace) -> Plan:
-    plan = QUICK if chosen.quick else FULL
+    plan = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
     if chosen.only:
         plan = replace(plan, names=chosen.only, is_complete=False)
     return replace(plan, rounds=chosen.rounds or plan.rounds, seconds=chosen.seconds or plan.seconds)

@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 
 from installation import Installation
 from nginx import nginx_serving
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, console, quantile
 from rivals import free_port
 
@@ -45,6 +45,7 @@ class Size:
 
 
 FULL, QUICK = Size(loads=25, answers=5_000), Size(loads=5, answers=1_000)
+SMOKE = Size(loads=1, answers=20)
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def main() -> int:
     if not PYTHON.exists():
         console.print("no .venv-engine here. Run: make test-engine")
         return 3
-    size = QUICK if chosen.quick else FULL
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
     return run("The engine through the gateway", lambda report: measure(report, size), chosen)
 
 

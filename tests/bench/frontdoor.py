@@ -36,7 +36,7 @@ import checks
 from installation import Installation, new_key
 from nginx import nginx_passing
 from plot import Bar, Panel, write_plot
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, console, quantile
 from rounds import add_figure, add_row
 
@@ -62,7 +62,6 @@ TENANT, ROUTE, WORKERS = "acme", "/infer/classification", 1
 WORKFLOW_ROUTE = "/workflows/run"
 DIRECT, NGINX, GATEWAY = "direct", "nginx", "gateway"
 TITLES = {DIRECT: "the server directly", NGINX: "nginx proxy_pass", GATEWAY: "Cachegate"}
-WARMING = 50  # requests that load the model, open connections and fill memories
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,11 @@ class Size:
 
     rounds: int
     requests: int  # of each way in a round
+    warming: int  # requests before, that load the model, open connections and fill memories
 
 
-FULL, QUICK = Size(rounds=15, requests=400), Size(rounds=3, requests=60)
+FULL, QUICK = Size(rounds=15, requests=400, warming=50), Size(rounds=3, requests=60, warming=50)
+SMOKE = Size(rounds=1, requests=3, warming=3)
 
 
 class Way:
@@ -119,7 +120,7 @@ def measure(report: Report, size: Size) -> None:
 def _rounds(ways: Sequence[Way], size: Size) -> list[dict[str, list[float]]]:
     """All rounds of these ways. Their connections are opened here: servers close idle ones."""
     for way in ways:
-        for _ in range(WARMING):
+        for _ in range(size.warming):
             way.milliseconds()
     return [_round(ways, size.requests) for _ in range(size.rounds)]
 
@@ -230,7 +231,7 @@ def main() -> int:
     parser.add_argument("--svg", type=Path, metavar="FILE", help="draw the result there")
     parser.add_argument("--checks", action="store_true", help="measure only what asks the check face")
     chosen: argparse.Namespace = parser.parse_args()
-    asked = checks.QUICK if chosen.quick else checks.FULL
+    asked = amount_of(chosen, full=checks.FULL, quick=checks.QUICK, smoke=checks.SMOKE)
     if chosen.checks:
         return run("Checks", lambda report: checks.measure_checks(report, asked), chosen)
     if not PYTHON.exists():
@@ -242,7 +243,7 @@ def main() -> int:
             draw(report, chosen.svg)
 
     def measured(report: Report) -> None:
-        measure(report, QUICK if chosen.quick else FULL)
+        measure(report, amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE))
         checks.measure_checks(report, asked)
 
     return run("Front door", measured, chosen, draw=drawn)

@@ -26,7 +26,7 @@ from equipment import Equipment, find_servers
 from installation import Installation, admin_port, new_key
 from ours import SETTINGS, Sizes, furnish, serving_ours
 from processes import LOAD_CORE, on_cores
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from rounds import add_figure, add_row
 from wrk import send_requests
 
@@ -78,6 +78,7 @@ class Size:
 
 FULL = Size(rounds=9, seconds=6.0, repeats=400, admin_writes=200)
 QUICK = Size(rounds=3, seconds=1.0, repeats=40, admin_writes=50)
+SMOKE = Size(rounds=1, seconds=0.2, repeats=1, admin_writes=2)
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def measure(report: Report, size: Size) -> None:
 
 def main() -> int:
     chosen: argparse.Namespace = arguments_of(__doc__ or "", "fewer and shorter rounds").parse_args()
-    size = QUICK if chosen.quick else FULL
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
     return run("Access tokens", lambda report: measure(report, size), chosen)
 
 

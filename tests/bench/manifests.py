@@ -22,7 +22,7 @@ from hashlib import md5
 from typing import TYPE_CHECKING
 
 from installation import Installation, new_key
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, quantile
 
 from gateway.adapters.sample_cache import SampleModel, write_sample_cache
@@ -252,7 +252,7 @@ def measure_package(report: Report, client: Client, other: Other, count: int) ->
 def main() -> int:
     """Measure, print, write."""
     chosen = arguments_of(str(__doc__), "packages of 2 and 2,000 files").parse_args()
-    counts = [2, 2_000] if chosen.quick else [2, 10_000, 20_000]
+    counts = amount_of(chosen, full=[2, 10_000, 20_000], quick=[2, 2_000], smoke=[2, 50])
     return run("Packages with many files", lambda report: measure(report, counts), chosen)
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from installation import Installation
 from processes import LOAD_CORE, cpu_seconds, on_cores, tree
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from rounds import add_row
 
 from gateway.adapters.clock import SystemClock
@@ -63,6 +63,7 @@ class Size:
 
 FULL = Size(runs=7, again=3000, once=400, strangers=20_000)
 QUICK = Size(runs=2, again=300, once=50, strangers=1000)
+SMOKE = Size(runs=1, again=20, once=8, strangers=50)
 
 
 async def _make(session: OperatorSession, kind: str, count: int) -> list[str]:
@@ -200,7 +201,7 @@ def main() -> int:
     parser = arguments_of(__doc__ or "", "fewer runs of fewer requests")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="only these")
     chosen: argparse.Namespace = parser.parse_args()
-    size = QUICK if chosen.quick else FULL
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
     return run("Refused keys", lambda report: measure(report, size, chosen.kinds), chosen)
 
 

@@ -19,7 +19,7 @@ import tracemalloc
 from hashlib import md5
 from pathlib import Path
 
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from report import Report, console, quantile
 from rich.progress import track
 
@@ -132,7 +132,7 @@ def main() -> int:
     parser = arguments_of(str(__doc__), "5,000 packages")
     parser.add_argument("--packages", type=int, default=100_000)
     chosen = parser.parse_args()
-    packages = 5_000 if chosen.quick else chosen.packages
+    packages = amount_of(chosen, full=chosen.packages, quick=5_000, smoke=200)
     title = f"The catalogue of {packages:,} packages with {packages * LINKS_PER_PACKAGE:,} links"
 
     def measured(report: Report) -> None:

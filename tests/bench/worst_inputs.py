@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from program import arguments_of, run
+from program import amount_of, arguments_of, run
 from worst import PARSERS
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from report import Report
 
-SECONDS_EACH = 1.0  # of reading one input again and again; with `--quick`, a tenth
+FULL, QUICK, SMOKE = 1.0, 0.1, 0.0  # seconds of reading one input again and again, once at least
 
 
 def least_milliseconds(read: Callable[[], object], seconds: float) -> float:
@@ -33,9 +33,8 @@ def least_milliseconds(read: Callable[[], object], seconds: float) -> float:
             return least * 1000
 
 
-def measure(report: Report, *, is_quick: bool) -> None:
+def measure(report: Report, seconds: float) -> None:
     """Each parser with each of its inputs."""
-    seconds = SECONDS_EACH / 10 if is_quick else SECONDS_EACH
     for make in PARSERS:
         parser = make()
         took = {name: least_milliseconds(read, seconds) for name, read in parser.inputs.items()}
@@ -50,7 +49,8 @@ def measure(report: Report, *, is_quick: bool) -> None:
 def main() -> int:
     """Measure and print."""
     chosen = arguments_of(__doc__ or "", "a tenth of the time for each").parse_args()
-    return run("Worst inputs", lambda report: measure(report, is_quick=chosen.quick), chosen)
+    seconds = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
+    return run("Worst inputs", lambda report: measure(report, seconds), chosen)
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def taken(furnished_site, paths, eventually, tmp_path_factory):
         assert gateway.wire.get(paths.small, site.token).status == 200
         [worker] = gateway.worker_pids()
         os.kill(worker, signal.SIGKILL)
-        eventually(lambda: [head for head in listed(audit) if head["state"] == "recovered"], seconds=30)
+        eventually(lambda: [head for head in listed(audit) if head["state"] == "recovered"])
         gateway.await_ready()
         copy = tmp_path_factory.mktemp("taken") / "audit"
 
@@ -402,12 +402,12 @@ def test_history_that_is_taken_away_beside_a_running_gateway_stays_damage(
         if path.name == "heads.jsonl" or path.name.rpartition("-")[0] in closed:
             path.unlink()
     assert judge(audit)[0] == 1
-    eventually(lambda: set(chains_of(audit)) - running, seconds=20)  # it was noticed: a new chain
+    eventually(lambda: set(chains_of(audit)) - running)  # it was noticed: a new chain
     eventually(gateway.is_ready)
     for _ in range(2):
         before = len(listed(audit))
         assert gateway.wire.get(paths.small, site.token).status == 200
-        eventually(lambda before=before: len(listed(audit)) > before, seconds=30)
+        eventually(lambda before=before: len(listed(audit)) > before)
         assert judge(audit)[0] == 1
     site.installation.run("tenants", "create", "later")
     gateway.stop()

@@ -79,7 +79,7 @@ def test_a_root_that_is_no_cache_is_said_at_the_start_and_served_once_it_is_one(
     elif lies_there == "dangling link":
         root.symlink_to(root.with_name("gone"))
     gateway = serve(site.installation, is_awaited=False)
-    eventually(lambda: "the cache cannot be read" in gateway.log(), seconds=30)
+    eventually(lambda: "the cache cannot be read" in gateway.log())
     eventually(lambda: is_up(gateway))
     verify_undecided(site, gateway)
     assert problem(site)["status"] == "fail"
@@ -88,7 +88,7 @@ def test_a_root_that_is_no_cache_is_said_at_the_start_and_served_once_it_is_one(
     if lies_there != "nothing":
         root.unlink()
     away.rename(root)
-    eventually(gateway.is_ready, seconds=30)
+    eventually(gateway.is_ready)
     verify_served(site, gateway)
     assert "the cache is there again" in gateway.log()
 
@@ -141,7 +141,7 @@ def test_an_empty_root_of_a_node_that_saw_models_is_a_volume_that_is_not_mounted
     root.rename(root.with_name("away"))
     root.mkdir()
     gateway = serve(site.installation, is_awaited=False)
-    eventually(lambda: is_up(gateway), seconds=30)
+    eventually(lambda: is_up(gateway))
     eventually(lambda: unreadable(gateway) == ["cache"])
     verify_undecided(site, gateway)
     assert "seen-cache.json" in problem(site)["found"]

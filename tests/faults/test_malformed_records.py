@@ -161,11 +161,11 @@ def test_a_worker_that_finds_the_rules_spoilt_decides_nothing_by_them(broken_sit
             [worker] = eventually(
                 lambda old=worker: [pid for pid in gateway.worker_pids() if pid != old], seconds=20
             )
-            answer = eventually(lambda: answer_of(gateway, paths.small, site.token), seconds=20)
+            answer = eventually(lambda: answer_of(gateway, paths.small, site.token))
             assert answer.status == 503
             assert not gateway.is_ready()
         eventually(lambda: gateway.wire.get(paths.small, site.token).status == 200)
-        eventually(gateway.is_ready, seconds=20)
+        eventually(gateway.is_ready)
 
 
 def answer_of(gateway, path, token):

@@ -116,7 +116,7 @@ def test_a_chore_that_ends_is_begun_again_and_readiness_comes_back(site, serve, 
     assert [name for name, holds in checks.items() if not holds] == ["chores"]
     assert gateway.wire.get(f"{BASE}/small.bin", site.token).status == 200
     lock.rmdir()
-    eventually(gateway.is_ready, seconds=30)
+    eventually(gateway.is_ready)
     eventually(lambda: site.place_of("small.bin").name in pinned(site))
     log = gateway.log()
     assert "pin-ahead" in log

@@ -89,7 +89,7 @@ def test_a_worker_that_was_killed_and_a_gateway_that_was_restarted_hash_nothing_
     assert counted(gateway, "cachegate_hashed_bytes_total") == len(SMALL)
     [worker] = gateway.worker_pids()
     os.kill(worker, signal.SIGKILL)
-    eventually(lambda: gateway.worker_pids() not in ([], [worker]) and gateway.is_ready(), seconds=30)
+    eventually(lambda: gateway.worker_pids() not in ([], [worker]) and gateway.is_ready())
     answer = gateway.wire.get(f"{BASE}/small.bin", site.token)
     assert (answer.status, answer.body) == (200, SMALL)
     gateway.stop()

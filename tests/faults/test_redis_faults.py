@@ -96,7 +96,7 @@ def test_a_killed_redis_denies_nothing_and_serve_starts_it_again_on_the_same_fac
         assert gateway.wire.get(paths.small, site.token).status in {200, 503}
         return "was started again" in gateway.log() and site.valkey_pid() != killed
 
-    eventually(is_back, 30.0)
+    eventually(is_back)
     eventually(gateway.is_ready)
     keys = site.installation.json("keys", "list", "--tenant", "acme")
     assert [key["key_id"] for key in keys] == [site.key_id]

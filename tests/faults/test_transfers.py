@@ -185,7 +185,7 @@ def test_clients_that_leave_in_mid_transfer_leave_nothing_behind(
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     eventually(lambda: not of_the_cache())
     eventually(lambda: len(open_descriptors(worker)) < before + count // 10)  # it may keep one for itself
-    gone = eventually(lambda: len(site.records("outcome", ending="client-gone")) == count, seconds=20)
+    gone = eventually(lambda: len(site.records("outcome", ending="client-gone")) == count)
     assert gone
     outcomes = site.records("outcome", ending="client-gone")
     assert all(100_000 <= one["bytes"] < len(site.big) for one in outcomes)
@@ -242,7 +242,7 @@ def test_a_client_that_takes_in_nothing_is_cut(size, installation, serve, furnis
         connection.settimeout(20)
         connection.connect((gateway.wire.host, gateway.wire.port))
         connection.sendall(b"".join([request_for(path, site.token)] * 8))  # more than a kernel takes in
-        eventually(lambda: site.records("outcome", ending="client-gone"), seconds=30)
+        eventually(lambda: site.records("outcome", ending="client-gone"))
         eventually(lambda: gateway.metrics()["cachegate_transfers_under_way"] == 0)
 
 
@@ -375,7 +375,7 @@ def test_a_cache_that_is_not_there_yet_is_served_once_it_is(site, serve, paths, 
     aside = site.installation.folder / "aside"
     site.installation.cache_root.rename(aside)
     gateway = serve(site.installation, CACHEGATE_SCAN_SECONDS="1", is_awaited=False)
-    eventually(lambda: answers(gateway), seconds=20)
+    eventually(lambda: answers(gateway))
     assert not gateway.is_ready()
     for path in (paths.small, "/v1/models"):
         assert gateway.wire.get(path, site.token).status == 503

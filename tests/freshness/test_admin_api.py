@@ -15,7 +15,9 @@ def fleet(build_fleet):
 
 
 @pytest.fixture
-def owner(fleet):
+def owner(fleet, eventually):
+    """Of a fleet that has its facts: the test before may have cut its connections a moment ago."""
+    eventually(fleet.gateway.is_ready)
     return Administrator(fleet.gateway.admin, fleet.installation.admin_key)
 
 

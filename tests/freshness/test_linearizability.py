@@ -44,8 +44,9 @@ def test_no_answer_follows_what_was_true_before_a_change_that_had_returned(build
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)  # a minute on two idle cores
+@pytest.mark.timeout(300)  # half a minute on two idle cores
 def test_the_same_holds_for_two_thousand_changes_and_for_the_commands(build_fleet, watching, tools):
-    load = {"connections": 4, "pause_seconds": 0.004}
+    # Some requests in the time of each change: readers that take all processors only make the changes slow.
+    load = {"connections": 4, "pause_seconds": 0.01}
     verdict = change_under_load(build_fleet(), watching, tools, changes=2000, commands=True, **load)
-    assert verdict.total > 10_000
+    assert verdict.total > 5_000

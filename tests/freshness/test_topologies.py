@@ -86,7 +86,7 @@ def test_a_cluster_is_followed_like_a_single_server(cluster, build_fleet, tools,
     cluster.kill()
     eventually(lambda: fleet.get(tools.owned).status == tools.undecided)
     cluster.start()
-    eventually(lambda: fleet.get(tools.owned).status == tools.allowed, 15.0)
+    eventually(lambda: fleet.get(tools.owned).status == tools.allowed)
     eventually(fleet.gateway.is_ready)
     verify_changes_are_seen(fleet, tools)
 
@@ -109,7 +109,7 @@ def test_a_failover_goes_on_with_all_that_was_promised_or_is_refused(
             seen = behind.info("replication")
             return seen.get("master_link_status") == "up" and seen["slave_repl_offset"] >= promised
 
-        eventually(has_caught_up, 20.0)
+        eventually(has_caught_up)
     primary.kill()
     killed_at = time.monotonic()
     answers = []
@@ -119,14 +119,14 @@ def test_a_failover_goes_on_with_all_that_was_promised_or_is_refused(
         answers.append(ended)
         return owned == tools.allowed or fleet.checks().get("history") is False
 
-    eventually(has_recovered, 30.0)
+    eventually(has_recovered)
     print(f"failed over after {time.monotonic() - killed_at:.1f} s")
     assert set(answers) <= {tools.nobody, tools.undecided}
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
     # The replica had all that was acknowledged, so it is the same history, and no operator has to accept it.
     assert fleet.get(tools.owned).status == tools.allowed
-    eventually(fleet.gateway.is_ready, 30.0)
+    eventually(fleet.gateway.is_ready)
     # With one of two servers gone a change is in force at once, but could still be lost with the other.
     fleet.new_key("alone", "acme")
     assert fleet.get(tools.owned, "alone").status == tools.allowed
@@ -134,5 +134,5 @@ def test_a_failover_goes_on_with_all_that_was_promised_or_is_refused(
     assert (alone.is_sure, alone.held, alone.servers) == (False, 1, 2)
     assert fleet.get(tools.owned, "alone").status == tools.nobody
     primary.start()  # it comes back as a replica, and nothing connects to it
-    eventually(lambda: fleet.revoke("alone").barrier.is_sure, 60.0)
+    eventually(lambda: fleet.revoke("alone").barrier.is_sure)
     verify_changes_are_seen(fleet, tools)

@@ -174,7 +174,7 @@ def test_no_secret_is_anywhere_but_with_its_owner(busy_world, facts, eventually)
         "metrics": busy_world.gateway.ops.get("/metrics").body,
         "readiness": busy_world.gateway.ops.get("/readyz").body,
     }
-    eventually(lambda: client.keys("*:u:*"), seconds=15)  # the notes of last use are written late
+    eventually(lambda: client.keys("*:u:*"))  # the notes of last use are written late
     for name in client.scan_iter(count=1000):
         places[f"redis {name!r}"] = name + (client.get(name) if client.type(name) == b"string" else b"")
         if client.type(name) == b"hash":
@@ -253,7 +253,7 @@ def test_no_answer_outlives_its_record_when_a_worker_is_killed(busy_world, event
                 pids = busy_world.gateway.worker_pids()
                 for pid in pids:  # all of them: it is unknown which one serves which connection
                     os.kill(pid, signal.SIGKILL)
-                eventually(lambda pids=pids: set(busy_world.gateway.worker_pids()) - set(pids), seconds=15)
+                eventually(lambda pids=pids: set(busy_world.gateway.worker_pids()) - set(pids))
         finally:
             is_over.set()
         for one in clients:

@@ -233,7 +233,7 @@ def test_readers_that_fall_silent_are_let_go_and_others_are_not(impatient_site, 
                 assert slow.sip()
             return site.under_way() == 1
 
-        eventually(only_one_is_left, seconds=40)
+        eventually(only_one_is_left)
         gone = eventually(lambda: len(found := site.outcomes(silent)) == len(silent) and found)
         assert {one["ending"] for one in gone} == {"client-gone"}
         assert all(0 < one["bytes"] < len(BIG) for one in gone)
@@ -260,8 +260,8 @@ def test_a_thousand_slow_downloads_at_once_leave_memory_and_descriptors_as_they_
                 reader.sip()
             assert site.answers_a_small_read()
             held = max(held, site.resident_bytes())
-        eventually(lambda: site.under_way() == 0, seconds=30)
-        outcomes = eventually(lambda: len(found := site.outcomes(readers)) >= MANY and found, seconds=30)
+        eventually(lambda: site.under_way() == 0)
+        outcomes = eventually(lambda: len(found := site.outcomes(readers)) >= MANY and found)
         assert len(outcomes) == len({one["decision_id"] for one in outcomes}) == MANY
         assert {one["ending"] for one in outcomes} == {"client-gone"}
         return held

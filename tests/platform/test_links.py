@@ -52,7 +52,7 @@ def test_a_later_denial_ends_links(forgetful, platform, eventually):
     key = platform.new_key(CARS)
     link = forgetful.link(CARS, key)
     platform.rights[key].clear()
-    eventually(lambda: forgetful.get(CARS, key).status == 404, seconds=3)
+    eventually(lambda: forgetful.get(CARS, key).status == 404)
     assert follow(forgetful, link).status == 404
 
 
@@ -60,7 +60,7 @@ def test_a_key_that_is_nobodys_any_more_takes_its_links_along(forgetful, platfor
     key = platform.new_key(CARS, TRUCKS)
     link = forgetful.link(CARS, key)
     del platform.rights[key]
-    eventually(lambda: forgetful.get(TRUCKS, key).status == 401, seconds=3)
+    eventually(lambda: forgetful.get(TRUCKS, key).status == 401)
     assert follow(forgetful, link).status == 401
 
 
