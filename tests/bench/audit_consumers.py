@@ -188,11 +188,8 @@ def _make_key(made: Installation) -> str:
 
 def main() -> int:
     chosen = arguments_of(__doc__ or "", "four seconds each").parse_args()
-    return run(
-        "Consumers of the audit log",
-        partial(measure, size=size),
-        chosen,
-    )
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
+    return run("Consumers of the audit log", partial(measure, size=size), chosen)
 
 
 if __name__ == "__main__":

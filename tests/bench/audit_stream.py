@@ -171,11 +171,8 @@ def measure(report: Report, size: Size) -> None:
 
 def main() -> int:
     chosen = arguments_of(__doc__ or "", "four seconds").parse_args()
-    return run(
-        "The audit stream",
-        partial(measure, size=size),
-        chosen,
-    )
+    size = amount_of(chosen, full=FULL, quick=QUICK, smoke=SMOKE)
+    return run("The audit stream", partial(measure, size=size), chosen)
 
 
 if __name__ == "__main__":
