@@ -25,6 +25,7 @@ import msgspec
 from gateway.audit.canonical import MAX_INTEGER
 from gateway.audit.folder import (
     FOLDER_MODE,
+    HEADS_NAME,
     LIVE_NAME,
     chain_started,
     group_segments,
@@ -90,10 +91,14 @@ class Indexer:
         """`is_thorough`: read all of what is there first, to see whether it is damaged."""
         self._is_thorough = is_thorough
         self._folder = folder
+        self._damaged = str(folder / INDEX_NAME / DAMAGED_NAME)
         self._node = node
         self._look: _FolderListing | None = None
         self._marks: frozenset[str] | None = None  # who lived before the folder was listed, in this step
         self._list_again = 0
+        self._watched: list[str] = []  # what can grow, of this listing
+        self._watched_look: _FolderListing | None = None
+        self._quiet: tuple[tuple[int, int] | None, ...] | None = None  # when a step found nothing
         self._files: dict[tuple[str, int], OpenedSegment] = {}
         self._known = KnownOrder(folder)
         self._journal = self._complete = -1
@@ -219,7 +224,7 @@ class Indexer:
 
     def is_reported(self) -> bool:
         """Whether a reader found damage."""
-        return os.path.lexists(self._folder / INDEX_NAME / DAMAGED_NAME)
+        return os.path.lexists(self._damaged)
 
     def _verify_fit(self) -> None:
         """Raises `_Unfit` when a segment is not any more what was read, or a reader found damage."""
@@ -275,6 +280,10 @@ class Indexer:
 
     def step(self) -> int:
         """Put in order what is new; how many records that was. Nothing new is left when it returns 0."""
+        state = self._watched_state()  # before anything is read: what changes meanwhile is found next time
+        if state is not None and state == self._quiet:
+            return 0
+        self._quiet = None
         before = self._begin.part * PART_PLACES + len(self._part)
         order = self._begin.order
         try:
@@ -284,7 +293,28 @@ class Indexer:
             self._begin_anew()
         if order != self._begin.order:
             return 1
-        return self._begin.part * PART_PLACES + len(self._part) - before
+        found = self._begin.part * PART_PLACES + len(self._part) - before
+        if not found and not self._heads.pending:
+            self._quiet = state
+        return found
+
+    def _watched_state(self) -> tuple[tuple[int, int] | None, ...] | None:
+        """The sizes and times of all that can grow: as long as they stay, an idle step costs some `stat`.
+
+        None while the folder changed a moment ago: another change may leave the same time.
+        """
+        look = self._look
+        if look is None or self._list_again:
+            return None
+        if look is not self._watched_look:
+            growing = [
+                segments[-1][1]
+                for chain, segments in look.segments.items()
+                if chain in look.live or self._has_more(chain, segments)
+            ]
+            folders = (self._folder, self._folder / LIVE_NAME, self._folder / HEADS_NAME)
+            self._watched, self._watched_look = [str(path) for path in (*folders, *growing)], look
+        return tuple(map(_changed_state, self._watched))
 
     def _extend(self) -> None:
         self._list_again -= self._list_again > 0
@@ -575,6 +605,14 @@ def _fits(path: Path, complete: CompleteEntry) -> bool:
     if status is None:
         return True  # removed meanwhile
     return status.st_mtime_ns == complete.written_ns
+
+
+def _changed_state(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- forty times a second
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _changed_ns(path: Path) -> int:

@@ -1,4 +1,4 @@
-"""Heads whose records are gone, files of the index that are cut or stale, and forged lines stop no indexer."""
+"""Heads without records, files of the index that are cut or stale, and forged lines stop no indexer."""
 
 from __future__ import annotations
 
@@ -160,6 +160,31 @@ def test_a_reader_for_whom_retention_was_faster_goes_on_reading(audit, monkeypat
     made.close()
     assert not (audit.folder / INDEX_NAME / DAMAGED_NAME).exists()
     assert [one.line for one in pages.read(start, 10_000).records] == audit.lines()
+
+
+def test_a_step_of_an_idle_log_lists_and_reads_nothing_and_the_next_record_is_found(audit, monkeypatch):
+    log = audit.open(head_records=50)
+    audit.write(log, 3)
+    made = Indexer(audit.folder, NODE)
+    for _ in range(indexer._LISTED_AGAIN + 2):
+        made.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(Indexer, "_extend", None)
+        assert made.step() == 0
+    audit.write(log, 1)
+    assert made.step() > 0
+    made.step()
+    other = audit.open(head_records=50)
+    audit.write(other, 1)
+    while made.step():
+        pass
+    log.close()
+    other.close()
+    while made.step():
+        pass
+    assert sorted(lines_in_order(audit.folder)) == sorted(audit.lines())
+    assert complete_names(audit.folder) == {path.name for path in audit.segments}
+    made.close()
 
 
 def test_a_forged_number_stops_nothing(audit):
