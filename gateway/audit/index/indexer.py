@@ -126,6 +126,8 @@ class Indexer:
         begin = known.begin
         if begin is None or begin.node != self._node or known.is_damaged or self.is_reported():
             raise _Unfit
+        if len(known.chains_before) != begin.chains:  # else what its parts hold would come again
+            raise _Unfit
         for number in known.parts if self._is_thorough else ():
             known.part(number).verify()
         self._chains = known.chains
@@ -559,6 +561,7 @@ class Indexer:
             listed_bytes=listed_bytes,
             listed_hash=listed_hash,
             epochs=self._begin.epochs,
+            chains=len(self._chains_before),
         )
         pieces = [framed(self._begin), *map(framed, self._chains_before.values())]
         pieces += [framed(SourceEntry(name)) for name in self._sources]

@@ -62,6 +62,7 @@ class BeginEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag
     listed_bytes: int = 0  # of the last run before
     listed_hash: str = ""
     epochs: tuple[tuple[str, int], ...] = ()
+    chains: int = 0  # entries of chains that follow: a file that was cut among them is no order
 
     def epoch(self) -> str:
         """The id that cursors carry now."""

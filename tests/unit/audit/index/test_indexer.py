@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from gateway.audit import Query
 from gateway.audit.folder import LIVE_NAME
 from gateway.audit.index import Indexer, IndexReader, indexer, journal, listed_heads, order, part, reader
 from gateway.audit.index import hits as index_hits
-from gateway.audit.index.journal import COMPLETE_NAME, DAMAGED_NAME, INDEX_NAME
+from gateway.audit.index.journal import COMPLETE_NAME, DAMAGED_NAME, INDEX_NAME, order_path, read_entries
 from gateway.audit.index.order import KnownOrder
 from gateway.audit.index.reader import search_log
 
@@ -104,6 +105,17 @@ def test_what_a_full_disk_cut_of_the_complete_segments_costs_no_index(audit):
     extended(audit.folder)
     assert order_of(audit.folder) == before
     assert complete_names(audit.folder) == {path.name for path in audit.segments}
+    assert lines_in_order(audit.folder) == audit.lines()
+
+
+def test_an_order_that_was_cut_behind_its_beginning_is_made_anew_and_holds_nothing_twice(audit):
+    write_chain(audit, 60)
+    extended(audit.folder)
+    path = order_path(audit.folder)
+    with path.open("rb") as file:
+        _, end = next(read_entries(file.fileno(), 0))
+    os.truncate(path, end)
+    extended(audit.folder)
     assert lines_in_order(audit.folder) == audit.lines()
 
 
