@@ -84,6 +84,7 @@ def test_a_folder_without_marks_of_who_lives_is_put_in_order(audit):
 
 def test_heads_of_a_living_chain_whose_records_are_gone_hold_up_no_other_chain(audit, monkeypatch):
     monkeypatch.setattr(listed_heads, "MOST_PENDING", 8)
+    monkeypatch.setattr(listed_heads, "_BLOCK_BYTES", 2048)
     monkeypatch.setattr(indexer, "MOST_PENDING", 8)
     gone = audit.open(head_records=2)
     audit.write(gone, 40)
