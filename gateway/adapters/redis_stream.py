@@ -37,11 +37,11 @@ STREAM = b"{cachegate}:audit:stream"
 POSITIONS = b"{cachegate}:audit:positions"
 LOST = b"{cachegate}:audit:lost"
 MOST_GROUPS = 64
-MOST_REMOVED = 1000  # entries by one run of the script: some milliseconds
+MOST_REMOVED = 1000  # entries by one run of the script; fewer with groups, as each looks at all of them
 OVERHEAD_BYTES = 160  # of an entry beside its values: names, listpack, index
 PENDING_BYTES = 224  # of an entry that was delivered to a consumer and not acknowledged
 GROUP_BYTES = 2048
-RIGHTS = ("+xack", "+xadd", "+xinfo|groups", "+xlen", "+xpending", "+xrange", "+xtrim")
+RIGHTS = ("+exists", "+xack", "+xadd", "+xinfo|groups", "+xlen", "+xpending", "+xrange", "+xtrim")
 """What the user of the gateway needs beside its other rights."""
 
 _LIMITS = RedisLimits(
@@ -82,6 +82,8 @@ if redis.call('EXISTS', stream) == 1 then
     end
 end
 if #groups > most_groups then return {'groups', #groups} end
+-- What is removed is looked at for each group.
+most_removed = math.ceil(most_removed / (1 + #groups / 4))
 
 local incoming = 0
 for i = FIRST, #ARGV, 3 do incoming = incoming + #ARGV[i] + #ARGV[i + 1] + #ARGV[i + 2] + #node + overhead end
@@ -95,7 +97,7 @@ local surplus, removed, last, has_removed = bytes + held + incoming - allowed, {
 local held_by_each = length > 0 and held / length or 0
 while surplus > 0 and #removed < most_removed do
     local from = last and ('(' .. last) or '-'
-    local found = redis.call('XRANGE', stream, from, '+', 'COUNT', 100)
+    local found = redis.call('XRANGE', stream, from, '+', 'COUNT', math.min(100, most_removed - #removed))
     if #found == 0 then break end
     for _, entry in ipairs(found) do
         local fields, size = {}, overhead
@@ -103,7 +105,10 @@ while surplus > 0 and #removed < most_removed do
             fields[entry[2][i]] = entry[2][i + 1]
             size = size + #entry[2][i + 1]
         end
-        removed[#removed + 1] = {id = entry[1], node = fields['node'], after = fields['after']}
+        local ms, seq = parsed(entry[1])
+        removed[#removed + 1] = {
+            id = entry[1], ms = ms, seq = seq, node = fields['node'], after = fields['after']
+        }
         has_removed = has_removed or fields['after'] ~= nil
         last, bytes, surplus = entry[1], bytes - size, surplus - size - held_by_each
         if surplus <= 0 or #removed >= most_removed then break end
@@ -127,8 +132,10 @@ if last then
         local is_gone = state.mark ~= '' and not is_told and not is_behind(state.mark, last)
         if is_told then state = {from = {}, mark = ''} end
         local is_new = is_gone
+        local read_ms, read_seq = parsed(group.read)
         for _, entry in ipairs(removed) do
-            if entry.after and (pending[entry.id] or is_behind(entry.id, group.read)) then
+            local is_unread = entry.ms > read_ms or (entry.ms == read_ms and entry.seq > read_seq)
+            if entry.after and (is_unread or pending[entry.id]) then
                 told = told + 1
                 if not state.from[entry.node] then
                     state.from[entry.node], is_new = entry.after, true

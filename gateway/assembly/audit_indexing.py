@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from gateway.audit.index.lag import IndexLag
+from gateway.audit.index.lag import IndexingOrder, IndexLag
 from gateway.model.errors import Reason, Unavailable
 from gateway.model.file_lock import open_lock_file, try_lock
 
@@ -26,19 +26,13 @@ if TYPE_CHECKING:
     from gateway.configuration.settings import Settings
 
 LOCK_NAME = "indexer.lock"
+FIRST_SECONDS = 1.0  # a worker's start comes first, and one that ends at once starts no process
 AGAIN_SECONDS = 2.0  # until another worker takes over, and until a process that ended is started again
 SILENT_SECONDS = 10.0  # twice as long as it takes to tell
 _BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from gateway.operations.audit_indexing import main; main()"
 )
-
-
-class IndexingOrder(msgspec.Struct, frozen=True, kw_only=True):
-    """What to index."""
-
-    folder: str
-    node: str
 
 
 class AuditIndexing:
@@ -50,6 +44,7 @@ class AuditIndexing:
         on_lag: Callable[[IndexLag], None],
         on_failure: Callable[[Unavailable], None],
         *,
+        first_seconds: float = FIRST_SECONDS,
         again_seconds: float = AGAIN_SECONDS,
     ) -> None:
         self._folder = settings.audit_folder
@@ -57,6 +52,7 @@ class AuditIndexing:
         self._order = msgspec.json.encode(order) + b"\n"
         self._on_lag = on_lag
         self._on_failure = on_failure
+        self._first_seconds = first_seconds
         self._again_seconds = again_seconds
         self._lock: int | None = None
 
@@ -69,6 +65,7 @@ class AuditIndexing:
 
     async def run(self) -> None:
         """Have the process, for ever, while this worker has the lock."""
+        await asyncio.sleep(self._first_seconds)
         while True:
             if self.leads():
                 await self._follow()

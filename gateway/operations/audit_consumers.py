@@ -189,7 +189,10 @@ def run_consumers(
             if ended.wait(LOCK_LOOK_SECONDS):
                 return
             say(ConsumersReport())
-        register_stream(registry, order, clock.now())
+        try:
+            register_stream(registry, order, clock.now())
+        except CachegateError as failure:  # a damaged registration, or too many: the others go on
+            say(ConsumersReport(failed=f"the audit stream is not registered: {failure}"))
 
         def report(statuses: list[ConsumerStatus]) -> None:
             failed = None

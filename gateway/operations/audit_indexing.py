@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway.adapters.clock import SystemClock
-from gateway.assembly.audit_indexing import IndexingOrder
 from gateway.audit.folder import prepare_folder
 from gateway.audit.index import Indexer, IndexReader
 from gateway.audit.index.indexer import LOCK_NAME
-from gateway.audit.index.lag import IndexLag
+from gateway.audit.index.lag import IndexingOrder, IndexLag
 from gateway.audit.usage.rollups import SAVE_RECORDS, UsageKeeper
 from gateway.model.errors import CachegateError, Misconfigured
 from gateway.model.file_lock import FileLock
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
 NICE = 5  # requests come first
 BUSY_SECONDS, IDLE_SECONDS = 0.01, 0.025  # between two looks: what was written is found within
 BUSY_LOOKS = 100  # without anything new, until it is idle
+COUNT_LOOKS = 40  # in an idle log, until what failed is tried again and what is counted is saved
 TELL_SECONDS = 5.0
 TIDY_SECONDS = 60.0
 AGAIN_SECONDS = 1.0  # after a failure, or while another process has the lock
@@ -99,7 +99,7 @@ class Following:
         """Follow the segments; False when it is to end. Raises `OSError`."""
         indexer = Indexer(self._folder, self._node, is_thorough=True)
         usage = UsageKeeper(self._folder, IndexReader(self._folder, self._node))
-        quiet = 0
+        quiet, is_counted = 0, False
         tidied_at = self._clock.monotonic()
         try:
             while True:
@@ -107,7 +107,8 @@ class Following:
                 now = self._clock.monotonic()
                 if not found:
                     self._whole_at = now
-                is_counted = _count(usage, now)
+                if found or not is_counted or quiet < BUSY_LOOKS or quiet % COUNT_LOOKS == 0:
+                    is_counted = _count(usage, now)
                 if now - self._told_at >= TELL_SECONDS:
                     self._told_at = now
                     records = indexer.behind() // LINE_BYTES if found else 0

@@ -52,11 +52,11 @@ from wrk import send_requests
 
 from gateway.adapters.clock import SystemClock
 from gateway.assembly.app import Worker
-from gateway.assembly.audit_indexing import IndexingOrder
 from gateway.assembly.components import build_recorder
 from gateway.audit import AuditLog, Query, verify
 from gateway.audit.folder import segment_name
 from gateway.audit.index import Indexer, IndexReader
+from gateway.audit.index.lag import IndexingOrder
 from gateway.audit.index.reader import search_log
 from gateway.audit.timeline import RecordIds, Timestamps
 from gateway.model.access import Access, Action, Principal, Resource, ResourceKind, WireRequest

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from gateway.audit.canonical import MAX_INTEGER
 from gateway.audit.folder import chain_started, group_segments
 from gateway.audit.index import encode_cursor, parse_cursor
 from gateway.audit.keeping.needs import Needs, read_needs
-from gateway.audit.timeline import time_text
+from gateway.audit.timeline import microseconds, time_text
 from gateway.model.errors import CachegateError, Unavailable
 
 if TYPE_CHECKING:
@@ -188,8 +189,10 @@ class Delivery:
         if handed.goes_on_at is None:
             for one in records:
                 record = one.record
-                self._has[record.chain] = max(record.seq, self._has.get(record.chain, 0))
-                self._times[record.chain] = last_time = record.time
+                if 0 < record.seq <= MAX_INTEGER:  # forged lines are delivered, and count nothing
+                    self._has[record.chain] = max(record.seq, self._has.get(record.chain, 0))
+                if microseconds(record.time) is not None:
+                    self._times[record.chain] = last_time = record.time
         self._note(
             state="running",
             error=None,
@@ -266,8 +269,9 @@ class Delivery:
 
 
 def age_of(record: IndexedRecord, now: float) -> float:
-    """How old a record is, in seconds."""
-    return max(now - datetime.fromisoformat(record.record.time).timestamp(), 0.0)
+    """How old a record is, in seconds; 0 when its time is not one of ours."""
+    written = microseconds(record.record.time)
+    return 0.0 if written is None else max(now - written / 1e6, 0.0)
 
 
 def _start_of(consumer: Consumer, reader: IndexReader) -> Cursor:

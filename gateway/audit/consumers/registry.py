@@ -149,9 +149,10 @@ class ConsumerRegistry:
             if name not in self._names():
                 raise UnknownName("consumer", name, "`cachegate audit consumers list` has all")
             found = _load(self._path(name), Registration)
+            # First what retention waits for: a kill in between leaves nobody who is waited for and not there.
+            (self._needs / f"{name}.json").unlink(missing_ok=True)
             self._path(name).unlink(missing_ok=True)
             self._progress_path(name).unlink(missing_ok=True)
-            (self._needs / f"{name}.json").unlink(missing_ok=True)
             sync_folder(self._folder)
         return found
 

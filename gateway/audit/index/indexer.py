@@ -22,8 +22,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from gateway.audit.canonical import MAX_INTEGER
 from gateway.audit.folder import (
     FOLDER_MODE,
+    HEADS_NAME,
     LIVE_NAME,
     chain_started,
     group_segments,
@@ -49,7 +51,7 @@ from gateway.audit.index.journal import (
     part_path,
     write_file,
 )
-from gateway.audit.index.listed_heads import ListedHeads
+from gateway.audit.index.listed_heads import MOST_PENDING, ListedHeads
 from gateway.audit.index.order import KnownOrder
 from gateway.audit.index.part import DamagedIndexError, OpenPart
 from gateway.audit.packed import DamagedSegmentError
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
 
 LOCK_NAME = "index.lock"
 STEP_BYTES = 8 << 20  # of segments in one step, so that what calls can stop between
+MOST_GONE = 1000  # segments that retention removed and that are still known as complete
 _MOST_OPEN_SEGMENTS = 64
 _LISTED_AGAIN = 8  # steps after a change: another one within a tick of the clock leaves no other time
 
@@ -88,9 +91,14 @@ class Indexer:
         """`is_thorough`: read all of what is there first, to see whether it is damaged."""
         self._is_thorough = is_thorough
         self._folder = folder
+        self._damaged = str(folder / INDEX_NAME / DAMAGED_NAME)
         self._node = node
         self._look: _FolderListing | None = None
+        self._marks: frozenset[str] | None = None  # who lived before the folder was listed, in this step
         self._list_again = 0
+        self._watched: list[str] = []  # what can grow, of this listing
+        self._watched_look: _FolderListing | None = None
+        self._quiet: tuple[tuple[int, int] | None, ...] | None = None  # when a step found nothing
         self._files: dict[tuple[str, int], OpenedSegment] = {}
         self._known = KnownOrder(folder)
         self._journal = self._complete = -1
@@ -118,6 +126,8 @@ class Indexer:
         begin = known.begin
         if begin is None or begin.node != self._node or known.is_damaged or self.is_reported():
             raise _Unfit
+        if len(known.chains_before) != begin.chains:  # else what its parts hold would come again
+            raise _Unfit
         for number in known.parts if self._is_thorough else ():
             known.part(number).verify()
         self._chains = known.chains
@@ -134,6 +144,7 @@ class Indexer:
         self._covered_by = known.covered_by
         self._read_again()
         self._heads = ListedHeads(self._folder, self._listed[0])
+        self._write_complete()  # without the part of an entry that a full disk or a kill left at its end
         self._open_files()
         self._begin = msgspec.structs.replace(begin, epochs=begin.next_epochs(known.end))
         self._begin_journal(begin.part, begin.first_part)
@@ -184,6 +195,17 @@ class Indexer:
         self._heads = ListedHeads(self._folder, 0)
         self._open_files()
 
+    def _write_complete(self) -> None:
+        """Write anew which segments are complete: those that are there."""
+        there = {
+            segment_name(chain, number)
+            for chain, segments in self._list().segments.items()
+            for number, _ in segments
+        }
+        self._completed = {name: entry for name, entry in self._completed.items() if name in there}
+        entries = b"".join(map(framed, self._completed.values()))
+        write_file(self._folder / INDEX_NAME / COMPLETE_NAME, framed(self._begin), entries)
+
     def _open_files(self) -> None:
         self._journal = open_appending(order_path(self._folder))
         self._complete = open_appending(self._folder / INDEX_NAME / COMPLETE_NAME)
@@ -204,7 +226,7 @@ class Indexer:
 
     def is_reported(self) -> bool:
         """Whether a reader found damage."""
-        return os.path.lexists(self._folder / INDEX_NAME / DAMAGED_NAME)
+        return os.path.lexists(self._damaged)
 
     def _verify_fit(self) -> None:
         """Raises `_Unfit` when a segment is not any more what was read, or a reader found damage."""
@@ -236,6 +258,12 @@ class Indexer:
     def _forget_removed(self) -> None:
         known = self._known
         known.refresh()
+        segments = sum(map(len, self._list().segments.values()))
+        if len(self._completed) > 2 * segments + MOST_GONE:
+            self._flush()
+            self._write_complete()
+            os.close(self._complete)
+            self._complete = open_appending(self._folder / INDEX_NAME / COMPLETE_NAME)
         names = {path.name for one in self._list().segments.values() for _, path in one}
         first = self._begin.first_part
         while first < self._begin.part:
@@ -254,6 +282,10 @@ class Indexer:
 
     def step(self) -> int:
         """Put in order what is new; how many records that was. Nothing new is left when it returns 0."""
+        state = self._watched_state()  # before anything is read: what changes meanwhile is found next time
+        if state is not None and state == self._quiet:
+            return 0
+        self._quiet = None
         before = self._begin.part * PART_PLACES + len(self._part)
         order = self._begin.order
         try:
@@ -263,7 +295,28 @@ class Indexer:
             self._begin_anew()
         if order != self._begin.order:
             return 1
-        return self._begin.part * PART_PLACES + len(self._part) - before
+        found = self._begin.part * PART_PLACES + len(self._part) - before
+        if not found and not self._heads.pending:
+            self._quiet = state
+        return found
+
+    def _watched_state(self) -> tuple[tuple[int, int] | None, ...] | None:
+        """The sizes and times of all that can grow: as long as they stay, an idle step costs some `stat`.
+
+        None while the folder changed a moment ago: another change may leave the same time.
+        """
+        look = self._look
+        if look is None or self._list_again:
+            return None
+        if look is not self._watched_look:
+            growing = [
+                segments[-1][1]
+                for chain, segments in look.segments.items()
+                if chain in look.live or self._has_more(chain, segments)
+            ]
+            folders = (self._folder, self._folder / LIVE_NAME, self._folder / HEADS_NAME)
+            self._watched, self._watched_look = [str(path) for path in (*folders, *growing)], look
+        return tuple(map(_changed_state, self._watched))
 
     def _extend(self) -> None:
         self._list_again -= self._list_again > 0
@@ -272,6 +325,7 @@ class Indexer:
         self._list_again = again or self._list_again
         self._left = STEP_BYTES
         is_all_listed = self._heads.refresh()
+        self._marks = None
         passed: list[Listed] = []  # heads whose records are not there yet
         while self._heads.pending and self._left > 0:
             head = self._heads.pending.popleft()
@@ -280,7 +334,8 @@ class Indexer:
                     self._listed = (head.end, head.hash)
                 continue
             passed.append(head)
-        is_caught_up = is_all_listed and not self._heads.pending
+        # So many heads of records that are not there hold up nobody: what no head covers is read too.
+        is_caught_up = (is_all_listed and not self._heads.pending) or len(passed) >= MOST_PENDING
         self._heads.pending.extendleft(reversed(passed))
         if self._left <= 0 or not is_caught_up:
             return
@@ -294,10 +349,8 @@ class Indexer:
         """Put in order what a head covers; whether all of that is, or will never be there."""
         if self._reach(head):
             return True
-        # The chain may grow as long as its process lives. So its mark is looked for before what it wrote.
-        if self._left <= 0 or self._is_live(head.chain):
+        if self._left <= 0 or head.chain in self._marks_before():
             return False
-        self._list(is_anew=True)
         if self._reach(head):
             return True
         return self._left > 0 and not self._has_more(head.chain, self._list().segments.get(head.chain, []))
@@ -310,9 +363,21 @@ class Indexer:
             state = self._chains.get(head.chain)
         return state is not None and state.seq >= head.seq
 
-    def _is_live(self, chain: str) -> bool:
-        live = self._folder / LIVE_NAME
-        return os.path.lexists(live / chain) or os.path.lexists(live / f".{chain}")
+    def _marks_before(self) -> frozenset[str]:
+        """Which chains lived before the folder was listed, after this step's heads were read.
+
+        A chain may grow as long as its process lives: so its mark is looked for before what it wrote. Once a
+        step, and not for each head: `heads.jsonl` lists all chains that there ever were.
+        """
+        if self._marks is None:
+            self._marks = self._list_marks()
+            self._list(is_anew=True)
+        return self._marks
+
+    def _list_marks(self) -> frozenset[str]:
+        with suppress(FileNotFoundError):  # a copy has none
+            return frozenset(path.name.removeprefix(".") for path in (self._folder / LIVE_NAME).iterdir())
+        return frozenset()
 
     def _list(self, *, is_anew: bool = False) -> _FolderListing:
         """The folder, listed again if it changed."""
@@ -322,15 +387,11 @@ class Indexer:
             return look
         # First the segments, then who lives: a process marks its chain before its first segment is there.
         found: dict[str, list[tuple[int, Path]]] = {}
-        marks: set[str] = set()
         with suppress(FileNotFoundError):
             found = group_segments(self._folder.iterdir())
-        with suppress(FileNotFoundError):  # a copy has none
-            marks = {path.name.removeprefix(".") for path in (self._folder / LIVE_NAME).iterdir()}
+        marks = self._list_marks()
         ordered = sorted(found, key=lambda chain: (chain_started(chain) or 0.0, chain))
-        look = self._look = _FolderListing(
-            changed, {chain: found[chain] for chain in ordered}, frozenset(marks)
-        )
+        look = self._look = _FolderListing(changed, {chain: found[chain] for chain in ordered}, marks)
         self._list_again = _LISTED_AGAIN
         return look
 
@@ -420,7 +481,7 @@ class Indexer:
         if time is not None and time > key:
             key = time
         self._part.add(fields, time, key, offset)
-        return key, fields.seq
+        return key, fields.seq if 0 <= fields.seq <= MAX_INTEGER else 0  # a forged one fits no journal
 
     def _add_run(self, state: ChainEntry, end: int, count: int, covered_by: int) -> None:
         name = segment_name(state.chain, state.number)
@@ -500,6 +561,7 @@ class Indexer:
             listed_bytes=listed_bytes,
             listed_hash=listed_hash,
             epochs=self._begin.epochs,
+            chains=len(self._chains_before),
         )
         pieces = [framed(self._begin), *map(framed, self._chains_before.values())]
         pieces += [framed(SourceEntry(name)) for name in self._sources]
@@ -546,6 +608,14 @@ def _fits(path: Path, complete: CompleteEntry) -> bool:
     if status is None:
         return True  # removed meanwhile
     return status.st_mtime_ns == complete.written_ns
+
+
+def _changed_state(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- forty times a second
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _changed_ns(path: Path) -> int:

@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -61,6 +62,7 @@ class BeginEntry(msgspec.Struct, frozen=True, kw_only=True, array_like=True, tag
     listed_bytes: int = 0  # of the last run before
     listed_hash: str = ""
     epochs: tuple[tuple[str, int], ...] = ()
+    chains: int = 0  # entries of chains that follow: a file that was cut among them is no order
 
     def epoch(self) -> str:
         """The id that cursors carry now."""
@@ -199,9 +201,32 @@ def open_appending(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, FILE_MODE)
 
 
-def report_damage(folder: Path) -> None:
-    """Ask for a new index: what is there is damaged. A folder that cannot be written to stays as it is."""
-    try:
+def report_damage(folder: Path, begin: BeginEntry | None) -> bool:
+    """Ask for a new index: what is there is damaged. A folder that cannot be written to stays as it is.
+
+    `begin` is that of the order in which damage was found. False when another one is there, or fewer parts
+    are: who still read of the one before found nothing but that, and a new index would be made for nothing.
+    """
+    there = _find_begin(folder)
+    if begin is not None and there is not None:
+        is_same = there.order == begin.order and there.first_part == begin.first_part
+        if not is_same:
+            return False
+    with suppress(OSError):
         os.close(open_appending(folder / INDEX_NAME / DAMAGED_NAME))
+    return True
+
+
+def _find_begin(folder: Path) -> BeginEntry | None:
+    """The first entry of the order that is there."""
+    try:
+        descriptor = open_journal(order_path(folder))
     except OSError:
-        return
+        return None
+    try:
+        entry, _ = next(read_entries(descriptor, 0), (None, 0))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return entry if isinstance(entry, BeginEntry) else None

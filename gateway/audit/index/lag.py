@@ -1,8 +1,15 @@
-"""How far the index is behind the log, as the process that follows it tells."""
+"""What the process that follows the log is told, and how far it tells that the index is behind."""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class IndexingOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """What to index."""
+
+    folder: str
+    node: str
 
 
 class IndexLag(msgspec.Struct, frozen=True, kw_only=True):

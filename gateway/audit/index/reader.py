@@ -195,8 +195,8 @@ class IndexReader:
 
     def _report(self) -> None:
         """Ask for a new index, and wait for it."""
-        self._damaged_epoch = self._known.epoch
-        report_damage(self._folder)
+        if report_damage(self._folder, self._known.begin):
+            self._damaged_epoch = self._known.epoch
 
     def _refresh(self) -> None:
         if self._known.is_changed():
@@ -340,7 +340,7 @@ def search_log(folder: Path, query: Query, *, is_newest_first: bool = False) -> 
                 yield found
                 last = rank
         except DamagedIndexError:
-            report_damage(folder)
+            report_damage(folder, known.begin)
         else:
             return
         finally:

@@ -10,6 +10,8 @@ import pytest
 from gateway.adapters.redis_marks import GENERATION, GROUP, encode_group
 from gateway.adapters.redis_rights import KEYS_RULE, LOOKED_AT, NEEDED
 from gateway.adapters.redis_store import RedisStore
+from gateway.adapters.redis_stream import LOST, STREAM, RedisStream
+from gateway.adapters.redis_stream import RIGHTS as STREAM_RIGHTS
 from gateway.model.errors import Unavailable
 from gateway.model.stores import GroupSize, Moment
 
@@ -66,10 +68,37 @@ async def test_the_documented_line_is_what_is_needed(server):
     await store.close()
 
 
-def test_the_user_of_the_example_for_three_servers_has_the_same_rules():
+def example_rules():
+    """The rules of the gateway's user in the example for three servers."""
     users = (ROOT / "deploy/redis/users.acl").read_text()
     [line] = re.findall(r"^user cachegate on ><password> (.*)$", users, re.MULTILINE)
-    assert sorted(line.split()) == sorted(("resetchannels", "-@all", *documented_rules()))
+    return line.split()
+
+
+def test_the_user_of_the_example_for_three_servers_has_the_same_rules_and_those_of_the_audit_stream():
+    assert sorted(example_rules()) == sorted(("resetchannels", "-@all", *documented_rules(), *STREAM_RIGHTS))
+
+
+def test_the_rights_of_the_audit_stream_are_documented():
+    for name in ("redis.md", "audit-delivery.md"):
+        assert " ".join(STREAM_RIGHTS) in (ROOT / "docs/operators" / name).read_text(), name
+
+
+async def test_the_audit_stream_runs_as_the_user_of_the_example(server):
+    """With a group that loses entries unread, and one that has not acknowledged them."""
+    give(server, *example_rules())
+    stream = RedisStream(url_of(server), "node-1", cap_bytes=64 << 10)
+    with server.client(username="admin", password="admin") as client:
+        for group in ("slow", "taken"):
+            client.xgroup_create(STREAM, group, 0, mkstream=True)
+        lost = 0
+        for number in range(4):
+            records = [(f"id-{number}-{at}", f"c{number}", b" " * 500) for at in range(50)]
+            lost += (await stream.append(records, f"c{number}", f"c{number + 1}")).lost
+            client.xreadgroup("taken", "reader", {STREAM: ">"})
+        assert lost > 0
+        assert client.hlen(LOST) == 2
+    await stream.close()
 
 
 @pytest.mark.parametrize("rule", sorted({*NEEDED} - {KEYS_RULE}))

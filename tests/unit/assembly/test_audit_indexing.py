@@ -72,7 +72,9 @@ def test_it_follows_the_log_and_is_started_again_when_it_is_killed(settings, log
     reader = IndexReader(settings.audit_folder, settings.node)
 
     async def run():
-        chore = AuditIndexing(settings, lambda _lag: None, failures.append, again_seconds=0.01)
+        chore = AuditIndexing(
+            settings, lambda _lag: None, failures.append, first_seconds=0, again_seconds=0.01
+        )
         other = AuditIndexing(settings, lambda _lag: None, failures.append)
         await chore.prepare()
         await other.prepare()

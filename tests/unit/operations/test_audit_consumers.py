@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
-from gateway.assembly.audit_consumers import ConsumersOrder
+from gateway.assembly.audit_consumers import ConsumersOrder, consumers_order
 from gateway.audit.consumers.registry import ConsumerRegistry
+from gateway.audit.folder import prepare_folder
+from gateway.configuration.sources import load_settings
 from gateway.model.errors import Misconfigured
-from gateway.operations.audit_consumers import RefusalNotes, load_secrets, register_stream
+from gateway.operations.audit_consumers import RefusalNotes, load_secrets, register_stream, run_consumers
 
 ORDER = ConsumersOrder(
     folder="", node="node-1", signing_key_file="", redis_url="redis://:sesame@h", has_stream=True,
@@ -66,6 +70,24 @@ def test_the_stream_is_registered_by_its_setting_and_goes_with_it(tmp_path):
     )
     register_stream(registry, off, 0.0)
     assert registry.load_all() == []
+
+
+def test_a_stream_that_cannot_be_registered_stops_no_other_consumer(installation):
+    settings = load_settings(installation.variables())
+    folder, ended, said = settings.audit_folder, threading.Event(), []
+    prepare_folder(folder)
+    ConsumerRegistry(folder).add("reader", "feed", now="2030-01-31T12:00:00.000000Z")
+    (folder / "consumers/stream.json").write_bytes(b"{")
+    order = msgspec.structs.replace(consumers_order(settings, ""), has_stream=True)
+
+    def say(report):
+        said.append(report)
+        if report.consumers:
+            ended.set()
+
+    run_consumers(order, say, ended)
+    assert [one.name for report in said for one in report.consumers] == ["reader"]
+    assert any("stream" in (report.failed or "") for report in said)
 
 
 def test_an_order_shows_no_password():

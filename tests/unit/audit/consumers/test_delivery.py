@@ -133,3 +133,20 @@ async def test_of_very_many_chains_those_that_are_gone_are_forgotten(indexed, de
     await deliver("siem", ScriptedTarget())
     has = read_needs(indexed.folder)["siem"].has
     assert set(has) == {one.record.chain for one in indexed.reader.read(indexed.reader.start(), 9).records}
+
+
+async def test_forged_numbers_and_times_are_delivered_and_stop_nothing(indexed, deliver):
+    indexed.write(5)
+    [path] = indexed.folder.glob("*-000001.jsonl")
+    line = next(one for one in path.read_bytes().splitlines() if b'"seq":3,' in one)
+    forged = line.replace(b'"seq":3,', b'"seq":%d,' % 10**30).replace(b'"time":"20', b'"time":"at 20')
+    (indexed.folder / "node-1.01a0c4506cfa-ffffffff-000001.jsonl").write_bytes(forged + b"\n")
+    indexed.indexer.step()
+    indexed.registry.add("siem", "push", now=NOW)
+    target = ScriptedTarget()
+    count = len(path.read_bytes().splitlines()) + 1
+    delivery = await deliver("siem", target, records=1, is_ending=lambda: len(target.got) >= count)
+    assert len(target.got) == count
+    assert delivery.progress.error is None
+    [needs] = read_needs(indexed.folder).values()
+    assert set(needs.has.values()) <= set(range(20))

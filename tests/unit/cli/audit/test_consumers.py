@@ -79,6 +79,7 @@ REFUSED = [
     ("siem", "--url", URL),
     ("siem", "--url", "http://siem.example/", "--secret-file", "-"),
     ("siem", "--url", "https://u:p@siem.example/", "--secret-file", "-"),
+    ("siem", "--url", f"{URL}?token=sesame", "--secret-file", "-"),
     ("siem", "--url", URL, "--secret-file", "/none"),
     ("siem", "--url", URL, "--address", "h:1"),
     ("stream", "--url", URL, "--secret-file", "-"),
