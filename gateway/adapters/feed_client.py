@@ -47,7 +47,7 @@ class ListedNode(msgspec.Struct, frozen=True):
     is_this: bool = False
 
 
-class _Listed(msgspec.Struct, frozen=True):
+class _ListedNodes(msgspec.Struct, frozen=True):
     nodes: list[ListedNode]
 
 
@@ -68,7 +68,7 @@ class FeedClient(msgspec.Struct, frozen=True):
     def list_nodes(self) -> list[ListedNode]:
         """The nodes that have a feed. Raises as `read` does."""
         raw = self._get(self.url, NODES, {}, PATIENCE_SECONDS)
-        return _decoded(self.url, raw, _Listed).nodes
+        return _decoded(self.url, raw, _ListedNodes).nodes
 
     def read(self, url: str, after: str | None, *, wait_seconds: float = WAIT_SECONDS) -> ReadPage:
         """The page behind a cursor. Raises `Unavailable` for what may be tried again.

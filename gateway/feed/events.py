@@ -23,7 +23,7 @@ import msgspec
 
 from gateway.audit.index import parse_cursor
 from gateway.delivery.headers import UNSTORED, content_headers
-from gateway.feed.following import Following
+from gateway.feed.following import NewestRecords
 from gateway.feed.places import Places
 from gateway.feed.selection import ALL, END, JSON, LINES, STREAM
 from gateway.model.answers import Answer, Streamed
@@ -94,7 +94,7 @@ class EventFeed:
         self._clock = clock
         self._consumers = consumers
         self._heartbeat_seconds = heartbeat_seconds
-        self._following = Following(
+        self._following = NewestRecords(
             make_reader(), ThreadPoolExecutor(1, "audit-follow"), on_failure=on_failure
         )
         self._reading = Places(MOST_READING)

@@ -50,7 +50,7 @@ class HeldRecord:
         self.sealed: str | None = None  # its cursor, sealed for readers of all of the log
 
 
-class Following:
+class NewestRecords:
     """The newest records of a node, as one worker follows them. Belongs to one event loop."""
 
     def __init__(

@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.audit.events import Query
 from gateway.audit.record import Record
-from gateway.feed.tenant_view import TenantView, encode_view, view_of
+from gateway.feed.tenant_view import ViewedRecord, encode_view, view_of
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.escapes import decode_once
@@ -97,7 +97,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         view = view_of(record, reader.tenant, reader.tenant_record) if self.query.matches(record) else None
         return encode_view(view) if view is not None and self._fits(view) else None
 
-    def _fits(self, view: TenantView) -> bool:
+    def _fits(self, view: ViewedRecord) -> bool:
         resource = view.resource
         names = set() if resource is None else {resource.requested, resource.model}
         return (self.model is None or self.model in names) and (
