@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gateway.faces.audit_events import NODES_PATH
 from gateway.feed import following as module
 from gateway.feed.following import NewestRecords
 from gateway.feed.selection import EVENTS_PATH, FeedReader
@@ -96,3 +97,11 @@ async def test_closing_wakes_who_waits(live, threads):
     following.close()
     await waiting
     following.leave()
+
+
+async def test_looking_at_figures_or_nodes_is_reading_as_well(live, threads):
+    following = NewestRecords(live.reader(), threads)
+    live.record(None, READER, NODES_PATH, is_closed=True)
+    live.log.flush()
+    live.index()
+    assert not await following.is_news(items(live, 2), FeedReader(key_id=READER, tenant=None))
