@@ -154,6 +154,8 @@ class UsageFace:
             raise _malformed("blob, file, after: for /audit/v1/readers alone")
         if is_readers and not (fields.model or fields.blob or fields.file):
             raise _malformed("expected model, blob or file")
+        if _is_key_path(request.raw_path) and fields.key_id is not None:
+            raise _malformed("key_id: it stands in the path")
         if reader.tenant is None:
             if fields.after is not None:
                 _cursor(fields.after)

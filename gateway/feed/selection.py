@@ -7,6 +7,7 @@ model behind an alias, the reason of a refusal) would tell it by what is left.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
@@ -46,6 +47,7 @@ _FORMS = {
     b"text/event-stream": STREAM,
 }
 _DECISIONS = ("allow", "deny")
+_EXPECTED_MOMENT = "since, until: expected a time with its zone, 2026-11-30T12:00:00Z, or how long ago, 2h"
 KINDS = frozenset(str(kind.__struct_config__.tag) for kind in Record.__args__)
 
 
@@ -77,6 +79,9 @@ class FeedFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     since: str | None = None
     until: str | None = None
     consumer: str | None = None
+
+
+_NAMES = frozenset(FeedFields.__struct_fields__)
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +214,8 @@ def _parse_fields(query: bytes) -> FeedFields:
         asked[name] = decode_once(raw_value.replace(b"+", b" "))
         if len(asked[name]) > MAX_VALUE:
             raise BadNameError(f"a parameter has more than {MAX_VALUE} characters")
+    if not asked.keys() <= _NAMES:
+        raise BadNameError(f"expected {', '.join(FeedFields.__struct_fields__)}")
     return msgspec.convert(asked, type=FeedFields, strict=False)
 
 
@@ -216,10 +223,12 @@ def _past(text: str | None, now: float) -> float | None:
     """A moment; a duration counts back from now."""
     if text is None:
         return None
-    try:
+    with suppress(BadNameError):
         return now - parse_duration(text)
-    except BadNameError:
+    try:
         return parse_moment(text, now)
+    except BadNameError as error:
+        raise BadNameError(_EXPECTED_MOMENT) from error
 
 
 def is_stream(request: WireRequest) -> bool:
