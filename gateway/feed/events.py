@@ -168,7 +168,11 @@ class EventFeed:
         if not wait_seconds or not page.is_at_end or await self._has_news(page, selection):
             return page
         with self._polls.taken(asked.reader.tenant):
-            await following.begin()
+            try:
+                async with asyncio.timeout(max(0.0, deadline - self._clock.now())):
+                    await following.begin()
+            except TimeoutError:  # the log cannot be followed now
+                return page
             try:
                 while not following.is_closed and (left := deadline - self._clock.now()) > 0:
                     number = following.find_number(page.cursor)

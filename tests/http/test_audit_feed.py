@@ -186,6 +186,28 @@ def test_a_tenant_sees_its_own_records_alone_and_only_what_is_listed(site, keys,
     assert {"decision", "outcome", "change", "change-outcome"} <= {one["kind"] for one in views}
 
 
+def test_a_tenant_sees_nothing_of_one_that_had_its_name_before(site, eventually):
+    def live():
+        site.installation.run("tenants", "create", "umbrella")
+        scopes = ("--scopes", "audit:read", "--scopes", "discover")
+        key = site.installation.json("keys", "create", "--tenant", "umbrella", *scopes)
+        last = record_of(site.wire.get("/v1/models/umbrella/one/1", key["token"]))
+        read_until(site, key["token"], last, eventually)
+        return key, site.wire.get(EVENTS, key["token"]).json()
+
+    before, page = live()
+    site.installation.run("tenants", "remove", "umbrella", "--yes")
+    after, own = live()
+    assert {one["record"].get("key_id") for one in page["events"]} == {before["key_id"]}
+    assert before["key_id"] not in str(own)
+    assert not read_all(site, after["token"], key_id=before["key_id"])
+    assert site.wire.get(f"{EVENTS}?after={page['next']}", after["token"]).status == 400
+    for path in ("/audit/v1/usage", "/audit/v1/readers?model=umbrella/one/1"):
+        assert before["key_id"] not in site.wire.get(path, after["token"]).body.decode()
+    nothing = site.wire.get(f"/audit/v1/keys/{before['key_id']}", after["token"]).json()
+    assert [nothing[what] for what in ("models", "refusals", "networks")] == [[], [], []]
+
+
 def test_what_is_no_cursor_of_this_reader_is_a_clear_problem(site, keys):
     of_all = read_all(site, keys["auditor"], limit=3)[0]["cursor"]
     of_acme = read_all(site, keys["acme"])[0]["cursor"]

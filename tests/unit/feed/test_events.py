@@ -183,3 +183,15 @@ async def test_a_tenants_stream_says_nothing_of_how_much_others_do(live, feed, m
     await answer.body.close()
     assert own.encode() in first
     assert first.startswith(b"id: ")
+
+
+async def test_a_poll_is_answered_in_its_time_though_the_log_cannot_be_followed(live, feed, monkeypatch):
+    def fail():
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(feed._following._reader, "end", fail)
+    written = live.record()
+    cursor = json.decode((await ask(live, feed, live.asked())).body)["next"]
+    page = await ask(live, feed, live.asked(f"after={cursor}&wait=60"), live.audit.clock.time - 59.95)
+    assert written not in ids(page)
+    assert feed.gauges()["cachegate_feed_waiting"] == 0
