@@ -751,7 +751,7 @@ _OF_ADMINISTRATION: dict[Reason, Problem] = {
         detail="The request's body did not arrive within 5 seconds.",
     ),
 }
-_OF_FEED: dict[Reason, Problem] = {
+_OF_LOG: dict[Reason, Problem] = {
     Reason.MALFORMED_QUERY: _bad(
         "malformed-query",
         "The query does not parse, or has a parameter that is not read here, or one twice.",
@@ -762,7 +762,15 @@ _OF_FEED: dict[Reason, Problem] = {
         "This key's role does not read the audit log, or it is narrowed to some models.",
     ),
 }
-FEED = "/audit/v1/events", "/audit/v1/nodes"
+LOG_ROUTES = frozenset(
+    {
+        "/audit/v1/events",
+        "/audit/v1/nodes",
+        "/audit/v1/usage",
+        "/audit/v1/readers",
+        "/audit/v1/keys/{key_id}",
+    }
+)
 """The routes that read the audit log."""
 
 ADMINISTRATION = "/admin/", "/v1/keys", "/v1/grants"
@@ -842,8 +850,8 @@ def problem_with_detail(reason: Reason, route: str) -> Problem:
 
 def problem_of(reason: Reason, route: str) -> Problem:
     """The problem of this reason on a route, which is named by its template."""
-    if route in FEED and reason in _OF_FEED:
-        return _OF_FEED[reason]
+    if route in LOG_ROUTES and reason in _OF_LOG:
+        return _OF_LOG[reason]
     if route.startswith(ADMINISTRATION) and reason in _OF_ADMINISTRATION:
         return _OF_ADMINISTRATION[reason]
     return _OF_ROUTE.get(route, _OF_ANY_ROUTE).get(reason) or _OF_ANY_ROUTE.get(reason) or PROBLEMS[reason]

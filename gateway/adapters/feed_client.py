@@ -47,7 +47,7 @@ class ListedNode(msgspec.Struct, frozen=True):
     is_this: bool = False
 
 
-class _Listed(msgspec.Struct, frozen=True):
+class _ListedNodes(msgspec.Struct, frozen=True):
     nodes: list[ListedNode]
 
 
@@ -68,7 +68,7 @@ class FeedClient(msgspec.Struct, frozen=True):
     def list_nodes(self) -> list[ListedNode]:
         """The nodes that have a feed. Raises as `read` does."""
         raw = self._get(self.url, NODES, {}, PATIENCE_SECONDS)
-        return _decoded(self.url, raw, _Listed).nodes
+        return _decoded(self.url, raw, _ListedNodes).nodes
 
     def read(self, url: str, after: str | None, *, wait_seconds: float = WAIT_SECONDS) -> ReadPage:
         """The page behind a cursor. Raises `Unavailable` for what may be tried again.
@@ -96,7 +96,7 @@ class FeedClient(msgspec.Struct, frozen=True):
                     body += piece
                     if len(body) > MOST_BYTES:
                         raise Unavailable("gateway", f"{url} sends more than a page has")
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # the last: of a host name
             what = type(error).__name__  # an error of the client may quote what it was given
             raise Unavailable("gateway", f"{url} does not answer ({what})") from error
         if answer.status_code == httpx.codes.OK:
@@ -107,14 +107,14 @@ class FeedClient(msgspec.Struct, frozen=True):
 def _decoded(url: str, raw: bytes, kind: type[_T]) -> _T:
     try:
         return msgspec.json.decode(raw, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # the second: of an answer that is nested deeply
         raise Unavailable("gateway", f"{url} does not answer as an audit feed") from error
 
 
 def _error_of(url: str, status: int, raw: bytes) -> Exception:
     try:
         detail = msgspec.json.decode(raw, type=_Problem).detail
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         detail = ""
     text = f"{url}: {detail or f'status {status}'}"
     match status:

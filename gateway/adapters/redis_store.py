@@ -95,7 +95,10 @@ PUT_HASH = (
     CHECK
     + b"""
 if known == 0 then return -1 end
-for i = 5, #ARGV, 2 do redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+for i = 5, #ARGV, 2 do
+    if ARGV[i + 1] == '' then redis.call('HDEL', KEYS[3], ARGV[i])
+    else redis.call('HSET', KEYS[3], ARGV[i], ARGV[i + 1]) end
+end
 return 1
 """
 )
@@ -199,7 +202,10 @@ class RedisStore:
         return {bytes(field): bytes(value) for field, value in zip(found[::2], found[1::2], strict=True)}
 
     async def put_hash(self, name: bytes, values: dict[bytes, bytes]) -> None:
-        """Write hash fields without a transaction: for information such as "last used", never for facts."""
+        """Write hash fields without a transaction: for information such as "last used", never for facts.
+
+        An empty value removes its field.
+        """
         if values:
             flat = [part for entry in values.items() for part in entry]
             await self._verified(

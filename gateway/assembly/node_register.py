@@ -4,8 +4,8 @@
 
 It is information, as last uses are, and no fact: nothing is decided by it, and whoever follows the log
 decides itself what addresses it sends its key to. An entry stays when its node stops, so that a follower goes
-on asking for it, and is no longer listed once its node has not been heard of for a week. `seen_at` is by the
-node's own clock.
+on asking for it, and is no longer listed once its node has not been heard of for a week, and removed after
+four. `seen_at` is by the node's own clock.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 NODES = b"{cachegate}:nodes"
 ANNOUNCE_SECONDS = 60.0
 LISTED_SECONDS = 7 * 86_400.0
+KEPT_SECONDS = 28 * 86_400.0  # then an entry is removed: nodes whose names are random would fill Redis
 MOST_NODES = 1000
 SILENT_SECONDS = 30.0  # a worker that has not renewed for so long answers nobody
 
@@ -45,9 +46,14 @@ class NodeRegister:
         self._url = url
 
     async def announce(self) -> None:
-        """Say that this node is there, and where."""
-        entry = msgspec.json.encode(_Entry(url=self._url, seen_at=self._clock.now()))
-        await self._store.put_hash(NODES, {self._node.encode(): entry})
+        """Say that this node is there, and where; remove what was not heard of for long."""
+        now, this = self._clock.now(), self._node.encode()
+        told = {this: msgspec.json.encode(_Entry(url=self._url, seen_at=now))}
+        for name, raw in (await self._store.hash_entries(NODES)).items():
+            entry = _parse(raw)
+            if name != this and entry is not None and now - entry.seen_at > KEPT_SECONDS:
+                told[name] = b""
+        await self._store.put_hash(NODES, told)
 
     async def listed(self) -> list[FeedNode]:
         """The nodes that were heard of within a week, by name; this one always."""
@@ -55,11 +61,10 @@ class NodeRegister:
         entries = {self._node: _Entry(url=self._url, seen_at=now)}
         for name, raw in (await self._store.hash_entries(NODES)).items():
             node = name.decode("utf-8", "replace")
-            try:
-                entry = msgspec.json.decode(raw, type=_Entry)
-            except msgspec.DecodeError:
+            entry = _parse(raw)
+            if entry is None or node == self._node or len(entries) >= MOST_NODES:
                 continue
-            if node != self._node and now - entry.seen_at < LISTED_SECONDS and len(entries) < MOST_NODES:
+            if abs(now - entry.seen_at) < LISTED_SECONDS:  # and no time that no clock has
                 entries[node] = entry
         fleet = await self._store.look(Moment())
         # A worker's name is `<node>:<process>:<random>`.
@@ -76,3 +81,11 @@ class NodeRegister:
             )
             for node, entry in sorted(entries.items())
         ]
+
+
+def _parse(raw: bytes) -> _Entry | None:
+    """An entry; None for what is none."""
+    try:
+        return msgspec.json.decode(raw, type=_Entry)
+    except msgspec.DecodeError:
+        return None

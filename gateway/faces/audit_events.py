@@ -97,6 +97,7 @@ class EventsFace:
             locate=_locate,
             find=self._find_nodes,
             answer=_carry_out,
+            readings=self._readings,  # a follower looks at it twice a minute
         )
         return [FaceRoute(events), FaceRoute(nodes)]
 
@@ -108,7 +109,7 @@ class EventsFace:
         async def answer(_: Receipt) -> Answer:
             return await self._feed.answer(asked, cursor, request)
 
-        return Ordered(answer=answer, is_change=False), allowed.stamp
+        return Ordered(answer=answer, is_change=False, ends_with_client=True), allowed.stamp
 
     async def _find_nodes(self, _: WireRequest, allowed: Allowed) -> tuple[Ordered, Stamp]:
         reader = reader_of(allowed.access.principal)

@@ -34,6 +34,7 @@ from gateway.front_door.reading import find_key_in_head, read
 from gateway.front_door.values import Answering, BodyKind
 from gateway.front_door.writing import write
 from gateway.middleware.bodies import IDLE_SECONDS, WHOLE_SECONDS
+from gateway.middleware.staying_client import while_client_stays
 from gateway.model.answers import Answer, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
 from gateway.model.header_block import Headers
@@ -88,7 +89,6 @@ RESERVED = frozenset(
 NAMING_ROUTES = frozenset({"/sam2/embed_image", "/sam3/embed_image"})
 """Whose answers have the name that an image is kept under: the tenant gets its own there."""
 
-WATCH_AFTER_SECONDS = 0.02  # how soon a client that left is noticed, while its request is under way
 MAX_SERVERS = 3  # that one request is tried on, where the ones before could not be reached
 MAX_WHOLE_BYTES = 4 << 20  # of an answer that is read whole: a list of models, or an error
 SMALL_BYTES = 64 << 10
@@ -549,46 +549,6 @@ class ForwardedRequest:
             return allowed.issuperset(models)
 
         return await answers.keep_models(bodies, may_infer)
-
-
-async def while_client_stays(
-    work: Coroutine[Any, Any, T], client_leaves: Callable[[], Coroutine[Any, Any, None]]
-) -> T:
-    """What this work returns. Raises `ClientGoneError`, and ends the work, once `client_leaves` returns.
-
-    Whether the client leaves is watched by a task of its own, which most predictions are too short to need.
-    The work stays in the task of its request, where it takes fewer turns of the event loop than in another.
-    """
-    task, has_left = asyncio.current_task(), False
-    if task is None:
-        raise RuntimeError("there is no task that could wait")
-    before = task.cancelling()
-    leaving: asyncio.Task[None] | None = None
-
-    def watch() -> None:
-        nonlocal leaving
-        leaving = asyncio.ensure_future(client_leaves())
-        leaving.add_done_callback(leave)
-
-    def leave(waiting: asyncio.Task[None]) -> None:
-        nonlocal has_left
-        has_left = not waiting.cancelled()
-        if has_left:
-            waiting.exception()  # an error says the same, and is retrieved, so that asyncio does not warn
-            task.cancel()
-
-    watching = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, watch)
-    try:
-        return await work
-    except asyncio.CancelledError:
-        if has_left and task.uncancel() <= before:
-            raise ClientGoneError from None
-        raise  # cancelled by somebody else, too
-    finally:
-        watching.cancel()
-        if leaving is not None:
-            leaving.remove_done_callback(leave)
-            leaving.cancel()
 
 
 def _with_length(headers: Headers, length: int) -> Headers:

@@ -6,17 +6,21 @@ below it compares that object and parses nothing again. So what is served is exa
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Match, NoMatchFound
 
+from gateway.delivery.file_body import disconnected
 from gateway.middleware.guard import METER, RECEIPT, ROUTE
 from gateway.middleware.sending import send_answer
+from gateway.middleware.staying_client import while_client_stays
 from gateway.model.answers import Answer
 from gateway.model.errors import Misconfigured
+from gateway.model.verdicts import Ordered
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Sequence
 
     from starlette.datastructures import URLPath
     from starlette.types import Receive, Scope, Send
@@ -45,10 +49,15 @@ class FaceRoute(BaseRoute):
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Make the answer and send it."""
         receipt: Receipt = scope[RECEIPT]
-        answer = self._answer(receipt)
-        if not isinstance(answer, Answer):
-            answer = await answer
+        made = self._answer(receipt)
+        answer = made if isinstance(made, Answer) else await self._await(made, receipt, receive)
         await send_answer(answer, receipt, scope[METER], scope, receive, send)
+
+    async def _await(self, coming: Awaitable[Answer], receipt: Receipt, receive: Receive) -> Answer:
+        found = receipt.admission.found
+        if isinstance(found, Ordered) and found.ends_with_client:
+            return await while_client_stays(coming, partial(disconnected, receive))
+        return await coming
 
 
 def declarations(routes: Sequence[BaseRoute]) -> tuple[GuardedRoute | ForwardedRoute, ...]:

@@ -11,7 +11,8 @@ operator's. A key or model that is not its own has the answer of one that does n
 
 The figures are counts by day, kept beside the index, so that they cost some small files whatever the log's
 length. A blob or a file is looked for in the log itself: a part of it at a time, with a cursor for the next.
-All of it is read in threads, two at a time, and few may wait, of each reader fewer.
+All of it is read in threads, two at a time. Few may wait, of each tenant fewer, and a tenant is slowed down
+as it is where it searches the feed.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ from gateway.audit.timeline import time_text
 from gateway.audit.usage import UsageQuery, figures_of
 from gateway.delivery.document import answer_document
 from gateway.faces.route import FaceRoute
+from gateway.feed.places import Places
+from gateway.feed.search_pace import SearchPace
 from gateway.feed.selection import reader_of
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.access import Action, Resource, ResourceKind
@@ -60,8 +63,7 @@ if TYPE_CHECKING:
 
 USAGE_PATH, READERS_PATH, KEYS_PATH = b"/audit/v1/usage", b"/audit/v1/readers", b"/audit/v1/keys/"
 THREADS = 2
-MOST_WAITING = 16
-MOST_OF_READER = 3  # of these: one key cannot take all places
+MOST_WAITING = 32
 DEFAULT_DAYS, MAX_DAYS = 30, 400
 MAX_VALUE_CHARACTERS = 1024
 SCANNED_RECORDS = 50_000  # of the log, for one answer about a blob or a file: half a second
@@ -108,7 +110,8 @@ class UsageFace:
         self._reader = reader
         self._clock = clock
         self._threads = ThreadPoolExecutor(THREADS, "audit-usage")
-        self._asking: Counter[str] = Counter()
+        self._places = Places(MOST_WAITING)
+        self._pace = SearchPace()
 
     def routes(self) -> list[FaceRoute]:
         """The routes."""
@@ -135,18 +138,13 @@ class UsageFace:
         return find
 
     async def _in_thread(self, reader: FeedReader, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        if self._asking.total() >= MOST_WAITING or self._asking[reader.key_id] >= MOST_OF_READER:
-            raise Refusal(Reason.BUSY)
-        self._asking[reader.key_id] += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
-        except OSError as error:
-            why = f"the log cannot be read ({error.strerror})"
-            raise Unavailable("audit", why, Reason.NO_AUDIT) from error
-        finally:
-            self._asking[reader.key_id] -= 1
-            if not self._asking[reader.key_id]:
-                del self._asking[reader.key_id]
+        with self._places.taken(reader.tenant):
+            async with self._pace.paced(reader.tenant):
+                try:
+                    return await asyncio.get_running_loop().run_in_executor(self._threads, compute)
+                except OSError as error:
+                    why = f"the log cannot be read ({error.strerror})"
+                    raise Unavailable("audit", why, Reason.NO_AUDIT) from error
 
     def _verify(self, request: WireRequest, reader: FeedReader, fields: UsageFields) -> None:
         """Refuse what is not asked for as it has to be, before it is recorded as an allow."""
@@ -156,6 +154,8 @@ class UsageFace:
             raise _malformed("blob, file, after: for /audit/v1/readers alone")
         if is_readers and not (fields.model or fields.blob or fields.file):
             raise _malformed("expected model, blob or file")
+        if _is_key_path(request.raw_path) and fields.key_id is not None:
+            raise _malformed("key_id: it stands in the path")
         if reader.tenant is None:
             if fields.after is not None:
                 _cursor(fields.after)

@@ -5,7 +5,7 @@
 
 Files are read in threads, a few at a time. How much one request reads is bounded: a page whose filter matches
 nothing ends empty, with the cursor from which to go on. A tenant's readers are slowed down where they make
-the gateway search: searching takes a quarter of a core at most. A stream holds one piece of at most
+the gateway search (`search_pace.py`). A stream holds one piece of at most
 `PIECE_BYTES` for its reader, and what the socket holds; the server cuts a reader that takes nothing.
 
 The guard watches polls and streams as it does every transfer: when their key or its tenant ends, so do they.
@@ -23,8 +23,9 @@ import msgspec
 
 from gateway.audit.index import parse_cursor
 from gateway.delivery.headers import UNSTORED, content_headers
-from gateway.feed.following import Following
+from gateway.feed.following import NewestRecords
 from gateway.feed.places import Places
+from gateway.feed.search_pace import SearchPace
 from gateway.feed.selection import ALL, END, JSON, LINES, STREAM
 from gateway.model.answers import Answer, Streamed
 from gateway.model.errors import Reason, Refusal, Unavailable
@@ -32,7 +33,7 @@ from gateway.model.header_block import Headers
 from gateway.model.verdicts import Ending
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from gateway.audit.index import Cursor, IndexedRecord, IndexReader
     from gateway.feed.following import HeldRecord
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from gateway.feed.selection import FeedRequest, Selection
     from gateway.model.access import WireRequest
     from gateway.model.clocks import Clock
-    from gateway.model.names import TenantId
 
 
 THREADS = 2
@@ -54,9 +54,6 @@ STREAM_RECORDS = 500
 PIECE_BYTES = 256 << 10
 HEARTBEAT_SECONDS = 15.0
 BEHIND_SECONDS = 0.01  # until a stream looks again that is not at the end, and whose end is not held
-SEARCH_SHARE = 4  # a tenant waits three times as long as its search took
-LONGEST_PACE_SECONDS = 2.0
-MOST_PACED = 1024
 
 GAP = (b"cachegate-gap", b"retention")
 _STREAM_TYPE = b"text/event-stream; charset=utf-8"
@@ -94,13 +91,13 @@ class EventFeed:
         self._clock = clock
         self._consumers = consumers
         self._heartbeat_seconds = heartbeat_seconds
-        self._following = Following(
+        self._following = NewestRecords(
             make_reader(), ThreadPoolExecutor(1, "audit-follow"), on_failure=on_failure
         )
         self._reading = Places(MOST_READING)
         self._polls = Places(MOST_WAITING)
         self._streams = Places(MOST_STREAMS)
-        self._paced: dict[TenantId, float] = {}
+        self._pace = SearchPace()
 
     def gauges(self) -> dict[str, float]:
         """How many readers there are."""
@@ -165,12 +162,17 @@ class EventFeed:
     ) -> FeedPage:
         """The page behind a cursor, once there is news or the time since the request came is over."""
         deadline = received_at + wait_seconds
-        page = await self._read(asked.selection, cursor, asked.limit)
+        with self._reading.taken(asked.reader.tenant):
+            page = await self._read(asked.selection, cursor, asked.limit)
         following, selection = self._following, asked.selection
         if not wait_seconds or not page.is_at_end or await self._has_news(page, selection):
             return page
         with self._polls.taken(asked.reader.tenant):
-            await following.begin()
+            try:
+                async with asyncio.timeout(max(0.0, deadline - self._clock.now())):
+                    await following.begin()
+            except TimeoutError:  # the log cannot be followed now
+                return page
             try:
                 while not following.is_closed and (left := deadline - self._clock.now()) > 0:
                     number = following.find_number(page.cursor)
@@ -179,12 +181,13 @@ class EventFeed:
                             break
                     else:
                         await asyncio.sleep(min(left, BEHIND_SECONDS))
-                    page = await self._read(selection, cursor, asked.limit)
+                    page = await self._read_once_there_is_a_place(selection, cursor, asked.limit)
                     if not page.is_at_end or await self._has_news(page, selection):
                         return page
             finally:
                 following.leave()
-        return await self._read(selection, cursor, asked.limit)  # with what is no news
+            # With what is no news.
+            return await self._read_once_there_is_a_place(selection, cursor, asked.limit)
 
     async def _has_news(self, page: FeedPage, selection: Selection) -> bool:
         return await self._following.is_news([item for item, _ in page.documents], selection.reader)
@@ -207,38 +210,27 @@ class EventFeed:
                 return True
         return False
 
-    async def _read(self, selection: Selection, cursor: Cursor, limit: int) -> FeedPage:
-        tenant = selection.reader.tenant
-        with self._reading.taken(tenant):
-            await self._pace(tenant)
-            loop = asyncio.get_running_loop()
-            began = loop.time()
-            try:
-                return await self.in_thread(partial(self._read_now, selection, cursor, limit))
-            finally:
-                self._note_search(tenant, loop.time() - began)
+    async def _read_once_there_is_a_place(
+        self, selection: Selection, cursor: Cursor, limit: int, most_bytes: int = PAGE_BYTES
+    ) -> FeedPage:
+        """As `_read`, for polls and streams: they are bounded themselves, and one record may wake all."""
+        async with self._reading.awaited(selection.reader.tenant):
+            return await self._read(selection, cursor, limit, most_bytes)
 
-    async def _pace(self, tenant: TenantId | None) -> None:
-        """Have a tenant wait that searched just now."""
-        if tenant is not None and (due := self._paced.get(tenant)) is not None:
-            await asyncio.sleep(max(0.0, min(due - asyncio.get_running_loop().time(), LONGEST_PACE_SECONDS)))
+    async def _read(
+        self, selection: Selection, cursor: Cursor, limit: int, most_bytes: int = PAGE_BYTES
+    ) -> FeedPage:
+        async with self._pace.paced(selection.reader.tenant):
+            return await self.in_thread(partial(self._read_now, selection, cursor, limit, most_bytes))
 
-    def _note_search(self, tenant: TenantId | None, seconds: float) -> None:
-        if tenant is None:
-            return
-        now = asyncio.get_running_loop().time()
-        self._paced[tenant] = now + seconds * (SEARCH_SHARE - 1)
-        if len(self._paced) > MOST_PACED:
-            self._paced = {one: due for one, due in self._paced.items() if due > now}
-
-    def _read_now(self, selection: Selection, cursor: Cursor, limit: int) -> FeedPage:
+    def _read_now(self, selection: Selection, cursor: Cursor, limit: int, most_bytes: int) -> FeedPage:
         """In a thread: read until there are enough records, or the end, or enough was looked at."""
         documents: list[tuple[IndexedRecord, bytes]] = []
         removed = size = 0
         is_at_end = False
         for _ in range(SEARCHED_PAGES):
             left = limit - len(documents)
-            page = self._reader.read(cursor, left, selection.query, PAGE_BYTES - size)
+            page = self._reader.read(cursor, left, selection.query, most_bytes - size)
             for item in page.records:
                 document = selection.document(item)
                 if document is not None:
@@ -246,7 +238,7 @@ class EventFeed:
                     size += len(document)
             cursor, is_at_end = page.cursor, page.is_at_end
             removed += page.removed
-            if is_at_end or len(documents) >= limit or size >= PAGE_BYTES:
+            if is_at_end or len(documents) >= limit or size >= most_bytes:
                 break
         return FeedPage(documents=documents, cursor=cursor, is_at_end=is_at_end, removed=removed)
 
@@ -305,50 +297,45 @@ class EventFeed:
             while not following.is_closed:
                 number = following.find_number(cursor)
                 if number is None:
-                    page = await self._read(selection, cursor, STREAM_RECORDS)
+                    page = await self._read_once_there_is_a_place(
+                        selection, cursor, STREAM_RECORDS, PIECE_BYTES
+                    )
                     if page.removed:
                         yield _gap(page.removed if asked.reader.tenant is None else None)
-                    for piece in self._events(page.documents, asked.reader.whose):
+                    for piece in _in_pieces(self._events(page.documents, asked.reader.whose)):
                         yield piece
                     cursor = page.cursor
                     if page.is_at_end and following.find_number(cursor) is None:
                         await asyncio.sleep(BEHIND_SECONDS)
                     continue
-                held = await self._await_held(number, selection)
+                has_news = await self._await_news(number, selection, self._heartbeat_seconds)
+                held = following.records_from(number, STREAM_RECORDS)
                 if held is None:  # what follows is no longer held
                     continue
-                documents = [
-                    (one, document) for one in held if (document := selection.document(one.item)) is not None
-                ]
-                for piece in self._held_events(documents, asked.reader.whose):
-                    yield piece
                 if held:
                     cursor = held[-1].item.cursor
-                if not documents:  # the reader learns how far it is, and a proxy that somebody is there
+                for piece in _in_pieces(self._held_events(held, selection)):
+                    yield piece
+                if not has_news:  # the reader learns how far it is, and a proxy that somebody is there
                     yield b": \nid: %b\n\n" % self._sealed(cursor, asked.reader.whose).encode()
         finally:
             following.leave()
 
-    async def _await_held(self, number: int, selection: Selection) -> list[HeldRecord] | None:
-        """The held records from this number on, once one is news, or it is time for a heart-beat."""
-        await self._await_news(number, selection, self._heartbeat_seconds)
-        return self._following.records_from(number)
-
-    def _held_events(self, documents: list[tuple[HeldRecord, bytes]], whose: str) -> list[bytes]:
+    def _held_events(self, records: list[HeldRecord], selection: Selection) -> Iterator[bytes]:
         """The events of held records. What all readers of the whole log get is sealed once."""
-        events: list[bytes] = []
-        for held, document in documents:
+        whose = selection.reader.whose
+        for held in records:
+            document = selection.document(held.item)
+            if document is None:
+                continue
             if whose != ALL:
                 sealed = self._sealed(held.item.cursor, whose)
             else:
                 held.sealed = sealed = held.sealed or self._sealed(held.item.cursor, ALL)
-            events.append(_event(sealed, document))
-        return _in_pieces(events)
+            yield _event(sealed, document)
 
-    def _events(self, documents: list[tuple[IndexedRecord, bytes]], whose: str) -> list[bytes]:
-        return _in_pieces(
-            [_event(self._sealed(item.cursor, whose), document) for item, document in documents]
-        )
+    def _events(self, documents: list[tuple[IndexedRecord, bytes]], whose: str) -> Iterator[bytes]:
+        return (_event(self._sealed(item.cursor, whose), document) for item, document in documents)
 
 
 def _event(sealed: str, document: bytes) -> bytes:
@@ -361,19 +348,18 @@ def _gap(removed: int | None) -> bytes:
     return b"event: gap\ndata: {%b}\n\n" % (b"" if removed is None else b'"removed":%d' % removed)
 
 
-def _in_pieces(events: list[bytes]) -> list[bytes]:
-    pieces: list[bytes] = []
+def _in_pieces(events: Iterable[bytes]) -> Iterator[bytes]:
+    """One piece at a time, made when the reader has taken the one before it."""
     piece: list[bytes] = []
     size = 0
     for event in events:
         if size and size + len(event) > PIECE_BYTES:
-            pieces.append(b"".join(piece))
+            yield b"".join(piece)
             piece, size = [], 0
         piece.append(event)
         size += len(event)
     if piece:
-        pieces.append(b"".join(piece))
-    return pieces
+        yield b"".join(piece)
 
 
 def _stream_headers() -> Headers:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from contextlib import suppress
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from gateway.audit.events import Query
 from gateway.audit.index import IndexPage
 from gateway.audit.record import DecisionRecord, OutcomeRecord
 from gateway.audit.timeline import parse_record_id
-from gateway.feed.selection import EVENTS_PATH
+from gateway.model.access import Action
 from gateway.model.errors import Reason, Unavailable
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class HeldRecord:
         self.sealed: str | None = None  # its cursor, sealed for readers of all of the log
 
 
-class Following:
+class NewestRecords:
     """The newest records of a node, as one worker follows them. Belongs to one event loop."""
 
     def __init__(
@@ -86,11 +87,11 @@ class Following:
         """The number of the first record behind this cursor; None where that is not held."""
         return self._numbers.get((cursor.order, cursor.place))
 
-    def records_from(self, number: int) -> list[HeldRecord] | None:
+    def records_from(self, number: int, most: int = HELD_RECORDS) -> list[HeldRecord] | None:
         """The held records from this number on; None where the first of them are no longer held."""
         if number < self._first:
             return None
-        return [self._held[index] for index in range(number - self._first, len(self._held))]
+        return list(islice(self._held, number - self._first, number - self._first + most))
 
     async def begin(self) -> None:
         """Follow, until `leave` was called as often. Returns once it is known where the log ends now."""
@@ -146,7 +147,7 @@ class Following:
         return False
 
     async def _is_of_reading(self, decision_id: str) -> bool:
-        """Whether a decision was about reading the feed. One that is not known is looked for in the index."""
+        """Whether a decision was about reading the log. One that is not known is looked for in the index."""
         known = self._readings.get(decision_id)
         if known is None:
             loop = asyncio.get_running_loop()
@@ -166,7 +167,7 @@ class Following:
             until=moment + LOOKUP_SECONDS,
         )
         found = next(iter(self._reader.search(query, 1)), None)
-        return found is not None and _is_of_route(found.record)
+        return found is not None and _is_of_log(found.record)
 
     def _note_reading(self, decision_id: str, *, is_reading: bool) -> None:
         self._readings[decision_id] = is_reading
@@ -212,7 +213,7 @@ class Following:
             self._held_bytes += len(item.line)
             self._numbers[item.cursor.order, item.cursor.place] = self.end
             record = item.record
-            if _is_of_route(record):
+            if _is_of_log(record):
                 self._note_reading(record.id, is_reading=True)
         # Lines that are no records have places, too: behind them is where the next record is.
         self._numbers[page.cursor.order, page.cursor.place] = self.end
@@ -243,14 +244,14 @@ class Following:
         changed.set()
 
 
-def _is_of_route(record: object) -> bool:
+def _is_of_log(record: object) -> bool:
     return (
         isinstance(record, DecisionRecord)
         and record.decision == "allow"
-        and record.request.route == EVENTS_PATH
+        and record.action == Action.AUDIT_READ.value
     )
 
 
 def _is_reading(record: object, reader: FeedReader) -> bool:
     """Whether a record is the decision about this reader's own reading."""
-    return isinstance(record, DecisionRecord) and _is_of_route(record) and record.key_id == reader.key_id
+    return isinstance(record, DecisionRecord) and _is_of_log(record) and record.key_id == reader.key_id

@@ -85,8 +85,8 @@ class KeptConsumers:
             for consumer in self._registry.load_all():
                 if consumer.registration.kind == KIND:
                     progress = self._with_lag(consumer, _kept(consumer))
-                    if progress != consumer.progress:
-                        self._registry.save(consumer.registration, progress)
+                    if progress != consumer.progress:  # what another worker notes meanwhile goes before
+                        self._registry.save(consumer.registration, progress, instead_of=consumer.progress)
 
     def _note(self, consumer: Consumer, kept: Cursor | None, acknowledged: Cursor) -> None:
         before = kept or self._reader.start()

@@ -7,6 +7,7 @@ model behind an alias, the reason of a refusal) would tell it by what is left.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_to_bytes
 
@@ -14,7 +15,7 @@ import msgspec
 
 from gateway.audit.events import Query
 from gateway.audit.record import Record
-from gateway.feed.tenant_view import TenantView, encode_view, view_of
+from gateway.feed.tenant_view import ViewedRecord, encode_view, view_of
 from gateway.identity.times import parse_duration, parse_moment
 from gateway.model.errors import BadNameError, Reason, Refusal
 from gateway.model.escapes import decode_once
@@ -46,6 +47,7 @@ _FORMS = {
     b"text/event-stream": STREAM,
 }
 _DECISIONS = ("allow", "deny")
+_EXPECTED_MOMENT = "since, until: expected a time with its zone, 2026-11-30T12:00:00Z, or how long ago, 2h"
 KINDS = frozenset(str(kind.__struct_config__.tag) for kind in Record.__args__)
 
 
@@ -79,6 +81,9 @@ class FeedFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     consumer: str | None = None
 
 
+_NAMES = frozenset(FeedFields.__struct_fields__)
+
+
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
     """The records that a reader gets, and in what form."""
 
@@ -97,7 +102,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         view = view_of(record, reader.tenant, reader.tenant_record) if self.query.matches(record) else None
         return encode_view(view) if view is not None and self._fits(view) else None
 
-    def _fits(self, view: TenantView) -> bool:
+    def _fits(self, view: ViewedRecord) -> bool:
         resource = view.resource
         names = set() if resource is None else {resource.requested, resource.model}
         return (self.model is None or self.model in names) and (
@@ -209,6 +214,8 @@ def _parse_fields(query: bytes) -> FeedFields:
         asked[name] = decode_once(raw_value.replace(b"+", b" "))
         if len(asked[name]) > MAX_VALUE:
             raise BadNameError(f"a parameter has more than {MAX_VALUE} characters")
+    if not asked.keys() <= _NAMES:
+        raise BadNameError(f"expected {', '.join(FeedFields.__struct_fields__)}")
     return msgspec.convert(asked, type=FeedFields, strict=False)
 
 
@@ -216,10 +223,12 @@ def _past(text: str | None, now: float) -> float | None:
     """A moment; a duration counts back from now."""
     if text is None:
         return None
-    try:
+    with suppress(BadNameError):
         return now - parse_duration(text)
-    except BadNameError:
+    try:
         return parse_moment(text, now)
+    except BadNameError as error:
+        raise BadNameError(_EXPECTED_MOMENT) from error
 
 
 def is_stream(request: WireRequest) -> bool:

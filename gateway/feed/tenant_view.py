@@ -68,7 +68,7 @@ class ViewedSubject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     id: str
 
 
-class TenantView(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+class ViewedRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One record as its tenant sees it. Fields that a kind of record does not have are absent."""
 
     view: int = msgspec.field(name="schema")
@@ -115,7 +115,7 @@ def is_of(record: Record, tenant: TenantId, tenant_record: TenantRecordId | None
     )
 
 
-def view_of(record: Record, tenant: TenantId, tenant_record: TenantRecordId | None) -> TenantView | None:
+def view_of(record: Record, tenant: TenantId, tenant_record: TenantRecordId | None) -> ViewedRecord | None:
     """What this tenant sees of a record; None for what is not its own, and for kinds that are nobody's."""
     make = _MAKERS.get(type(record))
     return make(record) if make is not None and is_of(record, tenant, tenant_record) else None
@@ -125,11 +125,11 @@ def _envelope(record: Record, kind: str) -> dict[str, Any]:
     return {"view": VIEW_VERSION, "id": record.id, "kind": kind, "time": record.time}
 
 
-def _of_decision(record: DecisionRecord) -> TenantView:
+def _of_decision(record: DecisionRecord) -> ViewedRecord:
     is_allow = record.decision == ALLOW
     problem = None if is_allow else _problem(record.reason, record.request.route)
     request = record.request
-    return TenantView(
+    return ViewedRecord(
         **_envelope(record, "decision"),
         key_id=record.key_id,
         claimed_key_id=record.claimed_key_id,
@@ -150,10 +150,10 @@ def _of_decision(record: DecisionRecord) -> TenantView:
     )
 
 
-def _of_outcome(record: OutcomeRecord) -> TenantView:
+def _of_outcome(record: OutcomeRecord) -> ViewedRecord:
     """An outcome. The inference server that was asked, and what it was asked about, are the operator's."""
     problem = None if record.reason is None else _problem(record.reason, "-")
-    return TenantView(
+    return ViewedRecord(
         **_envelope(record, "outcome"),
         key_id=record.key_id,
         decision_id=record.decision_id,
@@ -166,13 +166,13 @@ def _of_outcome(record: OutcomeRecord) -> TenantView:
     )
 
 
-def _of_change(record: ChangeRecord) -> TenantView:
+def _of_change(record: ChangeRecord) -> ViewedRecord:
     """A change. Who made it is the operator's business, and so is what else it was about."""
-    return TenantView(**_envelope(record, "change"), key_id=record.key_id, action=record.action)
+    return ViewedRecord(**_envelope(record, "change"), key_id=record.key_id, action=record.action)
 
 
-def _of_change_outcome(record: ChangeOutcomeRecord) -> TenantView:
-    return TenantView(
+def _of_change_outcome(record: ChangeOutcomeRecord) -> ViewedRecord:
+    return ViewedRecord(
         **_envelope(record, "change-outcome"),
         key_id=record.key_id,
         change_id=record.change_id,
@@ -180,8 +180,8 @@ def _of_change_outcome(record: ChangeOutcomeRecord) -> TenantView:
     )
 
 
-def _of_summary(record: SummaryRecord) -> TenantView:
-    return TenantView(
+def _of_summary(record: SummaryRecord) -> ViewedRecord:
+    return ViewedRecord(
         **_envelope(record, "summary"),
         claimed_key_id=record.claimed_key_id,
         source=record.source,
@@ -190,9 +190,9 @@ def _of_summary(record: SummaryRecord) -> TenantView:
     )
 
 
-def _of_question(record: QuestionRecord) -> TenantView:
+def _of_question(record: QuestionRecord) -> ViewedRecord:
     subject = record.subject
-    return TenantView(
+    return ViewedRecord(
         **_envelope(record, "question"),
         key_id=record.key_id,
         ask_id=record.ask_id,
@@ -230,7 +230,7 @@ def _problem(reason: str, route: str) -> Problem | None:
 
 
 _REASONS = {one.value: one for one in Reason}
-_MAKERS: dict[type, Callable[[Any], TenantView]] = {
+_MAKERS: dict[type, Callable[[Any], ViewedRecord]] = {
     DecisionRecord: _of_decision,
     OutcomeRecord: _of_outcome,
     QuestionRecord: _of_question,

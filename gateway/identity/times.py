@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 
 from gateway.model.errors import BadNameError
 
@@ -43,7 +43,7 @@ def parse_moment(text: str, now: float) -> float:
     if moment.tzinfo is None:
         raise BadNameError(f"{text!r} has no time zone: write 2030-01-31T12:00:00Z for UTC, or +02:00")
     try:
-        return moment.timestamp()
+        return moment.astimezone(UTC).timestamp()  # of a year that can be written, in UTC as well
     except (OverflowError, ValueError) as error:
         raise BadNameError(f"{text!r} is outside the range of times") from error
 

@@ -150,6 +150,7 @@ class Ordered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     answer: Callable[[Receipt], Awaitable[object]]  # an `Answer`
     is_change: bool
+    ends_with_client: bool = False  # an answer that may take long, and is for nobody once its client left
 
 
 class Introspected(msgspec.Struct, frozen=True, kw_only=True, gc=False):

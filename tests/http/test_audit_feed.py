@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import threading
 from contextlib import suppress
 from dataclasses import replace
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -14,15 +16,20 @@ import pytest
 from gateway.audit.index import IndexReader, encode_cursor
 from tests.conftest import request_bytes
 from tests.feed_readers import EVENTS, Stream
+from tests.feed_readers import STREAM as EVENT_STREAM
 
 FILE = "/v1/models/acme/cars/1/-/pkgA1/weights.onnx"
 NODES = "/audit/v1/nodes"
+EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
+API_KEY = "urn:cachegate:token-type:api-key"
+FORM = (("Content-Type", "application/x-www-form-urlencoded"),)
 LINES = (("Accept", "application/x-ndjson"),)
 
 
 @pytest.fixture(scope="module")
 def site(build_world):
-    yield from build_world("feed", workers=2)
+    settings = {"CACHEGATE_PUBLIC_URL": "https://models.example", "CACHEGATE_STALL_SECONDS": "2"}
+    yield from build_world("feed", workers=2, **settings)
 
 
 def node_of(site):
@@ -179,6 +186,28 @@ def test_a_tenant_sees_its_own_records_alone_and_only_what_is_listed(site, keys,
     assert {"decision", "outcome", "change", "change-outcome"} <= {one["kind"] for one in views}
 
 
+def test_a_tenant_sees_nothing_of_one_that_had_its_name_before(site, eventually):
+    def live():
+        site.installation.run("tenants", "create", "umbrella")
+        scopes = ("--scopes", "audit:read", "--scopes", "discover")
+        key = site.installation.json("keys", "create", "--tenant", "umbrella", *scopes)
+        last = record_of(site.wire.get("/v1/models/umbrella/one/1", key["token"]))
+        read_until(site, key["token"], last, eventually)
+        return key, site.wire.get(EVENTS, key["token"]).json()
+
+    before, page = live()
+    site.installation.run("tenants", "remove", "umbrella", "--yes")
+    after, own = live()
+    assert {one["record"].get("key_id") for one in page["events"]} == {before["key_id"]}
+    assert before["key_id"] not in str(own)
+    assert not read_all(site, after["token"], key_id=before["key_id"])
+    assert site.wire.get(f"{EVENTS}?after={page['next']}", after["token"]).status == 400
+    for path in ("/audit/v1/usage", "/audit/v1/readers?model=umbrella/one/1"):
+        assert before["key_id"] not in site.wire.get(path, after["token"]).body.decode()
+    nothing = site.wire.get(f"/audit/v1/keys/{before['key_id']}", after["token"]).json()
+    assert [nothing[what] for what in ("models", "refusals", "networks")] == [[], [], []]
+
+
 def test_what_is_no_cursor_of_this_reader_is_a_clear_problem(site, keys):
     of_all = read_all(site, keys["auditor"], limit=3)[0]["cursor"]
     of_acme = read_all(site, keys["acme"])[0]["cursor"]
@@ -195,10 +224,13 @@ def test_what_is_no_cursor_of_this_reader_is_a_clear_problem(site, keys):
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=1001", "limit=x", "wait=61", "wait=nan", "kind=no", "decision=no", "since=no",
-     "nothing=1", "limit=1&limit=2", "after", "until=1", "wait=-1"],
+     "nothing=1", "limit=1&limit=2", "after", "until=1", "wait=-1", "sesame=1", "until=sesame",
+     "limit=sesame", "kind=sesame", "since=9999-12-31T23:59:59-14:00", "until=0001-01-01T00:00:00%2B14:00"],
 )  # fmt: skip
 def test_a_query_that_says_nothing_sensible_is_refused(site, keys, query):
-    assert site.wire.get(f"{EVENTS}?{query}", keys["auditor"]).status == 400
+    answer = site.wire.get(f"{EVENTS}?{query}", keys["auditor"])
+    assert answer.status == 400
+    assert "sesame" not in answer.body.decode()
 
 
 def test_a_tenant_names_no_tenant_and_no_consumer(site, keys):
@@ -218,7 +250,23 @@ def test_who_may_not_read_reads_nothing(site, keys):
 
 
 def test_a_token_that_is_narrowed_to_a_model_reads_nothing(site, keys):
-    assert site.wire.get(EVENTS, keys["acme"]).status == 200
+    """With the same scope and key as one that is not narrowed, which reads."""
+
+    def token(**more):
+        form = {"grant_type": EXCHANGE, "subject_token": keys["acme"], "subject_token_type": API_KEY, **more}
+        body = urlencode(form).encode()
+        headers = (*FORM, ("Content-Length", str(len(body))))
+        answer = site.wire.send(request_bytes("POST", "/v1/token", None, headers, is_last=True) + body)
+        assert answer.status == 200, answer.body
+        return (("Authorization", f"Bearer {answer.json()['access_token']}"),)
+
+    whole, narrowed = token(scope="audit:read"), token(scope="audit:read", model="acme/cars/1")
+    for path in (EVENTS, NODES, "/audit/v1/usage", "/audit/v1/readers?model=acme/cars/1"):
+        assert site.wire.get(path, headers=whole).status == 200
+        refused = site.wire.get(path, headers=narrowed)
+        assert refused.status == 403
+        [record] = [one for one in site.installation.records() if one["id"] == record_of(refused)]
+        assert record["reason"] == "missing-action"
 
 
 def test_a_long_poll_returns_with_the_record_that_it_waited_for(site, keys, eventually):
@@ -267,9 +315,52 @@ def test_a_stream_sends_records_as_they_come_and_resumes_by_its_last_id(site, ke
     assert first not in ids
 
 
-@pytest.mark.parametrize("end", ["revoke", "disable"])
+def test_a_poll_whose_client_leaves_ends_at_once(site, keys, eventually):
+    """And says so: nothing was sent, and its place is free, long before its time is over."""
+    key = site.installation.json("keys", "create", "--tenant", "hooli", "--scopes", "audit:read")
+    poll = site.wire.connect()
+    poll.sendall(request_bytes("GET", f"{EVENTS}?wait=60&after=end&since=2999-01-01T00:00:00Z", key["token"]))
+    assert eventually(lambda: site.gateway.metrics()["cachegate_feed_waiting"] == 1)
+    poll.close()
+    assert eventually(lambda: site.gateway.metrics()["cachegate_feed_waiting"] == 0)
+    assert eventually(lambda: ending_of(site, key)) == "client-gone"
+
+
+def ending_of(site, key):
+    """How the first reading of a key ended."""
+    found = [one for one in site.installation.records() if one.get("key_id") == key["key_id"]]
+    return next((one["ending"] for one in found if one["kind"] == "outcome"), None)
+
+
+def test_a_reader_of_a_stream_that_takes_nothing_is_cut_and_holds_up_no_other(site, keys, eventually):
+    key = site.installation.json("keys", "create", "--admin", "--role", "auditor")
+    with socket.socket() as stuck:
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect((site.wire.host, site.wire.port))
+        stuck.sendall(request_bytes("GET", EVENTS, key["token"], EVENT_STREAM))
+        assert eventually(lambda: site.gateway.metrics()["cachegate_feed_streams"] == 1)
+        other = Stream(site.wire, keys["auditor"], "after=end&tenant=acme")
+        wanted = record_of(site.wire.get(FILE, site.token("acme")))
+        assert any(record["id"] == wanted for _, record in other.events())
+        other.close()
+        assert eventually(lambda: site.gateway.metrics()["cachegate_feed_streams"] == 0)
+        assert eventually(lambda: ending_of(site, key)) == "client-gone"
+
+
+ENDS = {
+    "the key is revoked": ("keys", "revoke", "{key_id}"),
+    "the key is disabled": ("keys", "disable", "{key_id}"),
+    "the key ends": (),
+    "the tenant is suspended": ("tenants", "suspend", "hooli"),
+}
+
+
+@pytest.mark.parametrize(
+    "end", [pytest.param(one, marks=() if ENDS[one] else pytest.mark.slow) for one in ENDS]
+)
 def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
-    made = site.installation.json("keys", "create", "--tenant", "hooli", "--scopes", "audit:read")
+    lasts = () if ENDS[end] else ("--expires", "8s")
+    made = site.installation.json("keys", "create", "--tenant", "hooli", "--scopes", "audit:read", *lasts)
     stream = Stream(site.wire, made["token"], "after=end")
     assert stream.status == 200
     poll = site.wire.connect(timeout=60)
@@ -277,7 +368,8 @@ def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
         request_bytes("GET", f"{EVENTS}?wait=50&after=end&since=2999-01-01T00:00:00Z", made["token"])
     )
     assert eventually(lambda: site.gateway.metrics()["cachegate_feed_waiting"] == 1)
-    site.installation.run("keys", end, made["key_id"])
+    if ENDS[end]:
+        site.installation.run(*(one.format(**made) for one in ENDS[end]))
     with suppress(ConnectionError):
         while stream.file.readline():
             pass
@@ -289,6 +381,8 @@ def test_a_stream_and_a_poll_end_with_their_key(site, eventually, end):
     poll.close()
     stream.close()
     assert eventually(lambda: site.gateway.metrics()["cachegate_feed_streams"] == 0)
+    if "tenants" in ENDS[end]:
+        site.installation.run("tenants", "resume", "hooli", "--force")
 
 
 def test_a_tenant_has_a_bounded_number_of_streams(site, keys):

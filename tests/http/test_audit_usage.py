@@ -128,10 +128,13 @@ def test_who_read_a_file_is_looked_for_in_the_log_by_readers_of_all_of_it(used, 
         f"{READERS}",
         f"{READERS}?file=x&after=nothing",
         f"{USAGE}?model={'a' * 2000}",
+        f"{KEYS}/{NOWHERE}?key_id={NOWHERE}",
     ],
 )
 def test_what_is_not_asked_as_it_has_to_be_is_refused(site, keys, path):
-    assert site.wire.get(path, keys["auditor"]["token"]).status == 400
+    answer = site.wire.get(path, keys["auditor"]["token"])
+    assert answer.status == 400
+    assert "No query is read here" not in answer.body.decode()
 
 
 def test_a_tenant_may_not_name_a_tenant(site, keys):

@@ -55,7 +55,7 @@ class NotDeliveredError(CachegateError):
         self.is_paused = is_paused
 
 
-class Handed(msgspec.Struct, frozen=True, kw_only=True):
+class HandedPage(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a page that was handed over."""
 
     refused: int = 0  # records that the target refused for good
@@ -65,7 +65,7 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
 class DeliveryTarget(Protocol):
     """Where records are delivered to. It belongs to one thread, and bounds each call in time."""
 
-    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> Handed:
+    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> HandedPage:
         """Hand over records; `start` is in front of them, `end` behind them. Raises `NotDeliveredError`."""
 
     async def close(self) -> None:
@@ -156,7 +156,7 @@ class Delivery:
         self._save_when_due()
         return True
 
-    async def _hand_over(self, records: Sequence[IndexedRecord], end: Cursor) -> Handed | None:
+    async def _hand_over(self, records: Sequence[IndexedRecord], end: Cursor) -> HandedPage | None:
         """Hand over until it is taken; None when the delivery ends before."""
         pause = FIRST_PAUSE_SECONDS
         while not self._ends():
@@ -182,7 +182,7 @@ class Delivery:
             self._save_when_due()
 
     def _go_on(
-        self, records: Sequence[IndexedRecord], handed: Handed, end: Cursor, *, is_at_end: bool
+        self, records: Sequence[IndexedRecord], handed: HandedPage, end: Cursor, *, is_at_end: bool
     ) -> None:
         self._cursor = end if handed.goes_on_at is None else handed.goes_on_at
         last_time = self.progress.last_time

@@ -21,7 +21,7 @@ import hmac
 from hashlib import sha256
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.audit.consumers.delivery import Handed, NotDeliveredError
+from gateway.audit.consumers.delivery import HandedPage, NotDeliveredError
 from gateway.audit.timeline import time_text
 from gateway.model.errors import BadNameError, Misconfigured, Unavailable
 
@@ -85,10 +85,10 @@ class PushTarget:
         self._note_refusal = note_refusal
         self._now = now
 
-    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> Handed:
+    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> HandedPage:
         """Post the records; raises `NotDeliveredError`."""
         del start, end
-        return Handed(refused=await self._post([one.line for one in records]))
+        return HandedPage(refused=await self._post([one.line for one in records]))
 
     async def close(self) -> None:
         """Close the connection."""

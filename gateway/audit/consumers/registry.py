@@ -179,11 +179,17 @@ class ConsumerRegistry:
         return [name for name in self._names() if self.find(name) is None]
 
     def save(
-        self, registration: Registration, progress: ConsumerProgress, needs: Needs | None = None
+        self,
+        registration: Registration,
+        progress: ConsumerProgress,
+        needs: Needs | None = None,
+        *,
+        instead_of: ConsumerProgress | None = None,
     ) -> bool:
         """Note how far a consumer is; False when it was removed meanwhile. Raises `Unavailable`.
 
-        `needs` has to cover no more than what was delivered.
+        `needs` has to cover no more than what was delivered. With `instead_of`, nothing is noted where
+        another process has noted something else meanwhile.
         """
         name = registration.name
         error = progress.error
@@ -195,6 +201,8 @@ class ConsumerRegistry:
         with self._writing():
             current = _load(self._path(name), Registration)
             if current is None or current.id != registration.id:
+                return False
+            if instead_of is not None and self._progress(current) != instead_of:
                 return False
             _replace(self._progress_path(name), msgspec.json.encode(progress))
             if needs is not None:

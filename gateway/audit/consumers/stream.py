@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.audit.consumers.delivery import Handed, NotDeliveredError
+from gateway.audit.consumers.delivery import HandedPage, NotDeliveredError
 from gateway.audit.index import encode_cursor, parse_cursor
 from gateway.model.errors import Unavailable
 
@@ -52,7 +52,7 @@ class StreamTarget:
         self._appender = appender
         self._full = full
 
-    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> Handed:
+    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> HandedPage:
         """Append the records; raises `NotDeliveredError`."""
         first = encode_cursor(start)
         befores = [first, *(encode_cursor(one.cursor) for one in records[:-1])]
@@ -61,12 +61,12 @@ class StreamTarget:
         try:
             appended = await self._appender.append(entries, first, position)
             if appended.moved_to is None:
-                return Handed()
+                return HandedPage()
             try:
-                return Handed(goes_on_at=parse_cursor(appended.moved_to))
+                return HandedPage(goes_on_at=parse_cursor(appended.moved_to))
             except ValueError:  # somebody wrote there what is no cursor of ours
                 await self._appender.append(entries, first, position, is_forced=True)
-                return Handed()
+                return HandedPage()
         except self._full as failure:
             raise NotDeliveredError(
                 str(failure), pause_seconds=FULL_PAUSE_SECONDS, is_paused=True

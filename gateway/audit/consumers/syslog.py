@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.audit.consumers.delivery import Handed, NotDeliveredError
+from gateway.audit.consumers.delivery import HandedPage, NotDeliveredError
 from gateway.audit.record import (
     ChangeOutcomeRecord,
     ChangeRecord,
@@ -77,13 +77,13 @@ class SyslogTarget:
         self._most = most_bytes
         self._sent: deque[tuple[float, Cursor]] = deque(maxlen=_MOST_PAGES)
 
-    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> Handed:
+    async def deliver(self, records: Sequence[IndexedRecord], start: Cursor, end: Cursor) -> HandedPage:
         """Send the records; raises `NotDeliveredError`."""
         del end
         if self._sent and not self._sender.is_open:
             begin = self._sent[0][1]
             self._sent.clear()
-            return Handed(goes_on_at=begin)
+            return HandedPage(goes_on_at=begin)
         now = self._now()
         while self._sent and not 0 <= now - self._sent[0][0] <= AGAIN_SECONDS:
             self._sent.popleft()
@@ -93,7 +93,7 @@ class SyslogTarget:
         except Unavailable as failure:
             raise NotDeliveredError(str(failure)) from failure
         self._sent.append((now, start))
-        return Handed()
+        return HandedPage()
 
     async def close(self) -> None:
         """Close the connection."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from gateway.audit.events import Query
     from gateway.audit.index.order import KnownOrder
-    from gateway.audit.index.part import Part
+    from gateway.audit.index.part import IndexPart
     from gateway.audit.record import Record
 
 _BLOCK_BYTES = 1 << 20
@@ -156,7 +156,7 @@ class Search:
 
     # What is in parts
 
-    def _in_part(self, part: Part) -> list[Hit]:
+    def _in_part(self, part: IndexPart) -> list[Hit]:
         found = part.find(self._names, self._ids)
         if found == []:
             return []

@@ -63,7 +63,7 @@ from gateway.audit.timeline import microseconds, time_text
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from gateway.audit.index.listed_heads import Listed
+    from gateway.audit.index.listed_heads import ListedHead
 
 LOCK_NAME = "index.lock"
 STEP_BYTES = 8 << 20  # of segments in one step, so that what calls can stop between
@@ -326,7 +326,7 @@ class Indexer:
         self._left = STEP_BYTES
         is_all_listed = self._heads.refresh()
         self._marks = None
-        passed: list[Listed] = []  # heads whose records are not there yet
+        passed: list[ListedHead] = []  # heads whose records are not there yet
         while self._heads.pending and self._left > 0:
             head = self._heads.pending.popleft()
             if self._is_covered(head):
@@ -345,7 +345,7 @@ class Indexer:
                 if self._left <= 0:
                     return
 
-    def _is_covered(self, head: Listed) -> bool:
+    def _is_covered(self, head: ListedHead) -> bool:
         """Put in order what a head covers; whether all of that is, or will never be there."""
         if self._reach(head):
             return True
@@ -355,7 +355,7 @@ class Indexer:
             return True
         return self._left > 0 and not self._has_more(head.chain, self._list().segments.get(head.chain, []))
 
-    def _reach(self, head: Listed) -> bool:
+    def _reach(self, head: ListedHead) -> bool:
         state = self._chains.get(head.chain)
         if state is None or state.seq < head.seq:
             segments = self._list().segments.get(head.chain, [])

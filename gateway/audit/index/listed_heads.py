@@ -21,7 +21,7 @@ MOST_PENDING = 4096
 _BLOCK_BYTES = 256 << 10
 
 
-class Listed(NamedTuple):
+class ListedHead(NamedTuple):
     """One line: the records of a chain up to a number are covered by the file up to `end`."""
 
     end: int
@@ -46,7 +46,7 @@ class ListedHeads:
     def __init__(self, folder: Path, offset: int) -> None:
         self._path = folder / HEADS_NAME
         self._offset = offset
-        self.pending: deque[Listed] = deque()
+        self.pending: deque[ListedHead] = deque()
 
     def refresh(self) -> bool:
         """Read on; whether everything is read. A file that is gone or shorter lists nothing more."""
@@ -68,7 +68,7 @@ class ListedHeads:
                         head = _decode(bytes(parse_listed(line).head))
                         seq = head.seq - (head.state in ENDED_BY_OTHERS)
                         digest = line[-LINE_TAIL_BYTES:].partition(b'"hash":"')[2][:HASH_CHARACTERS].decode()
-                        self.pending.append(Listed(self._offset, digest, head.chain, seq))
+                        self.pending.append(ListedHead(self._offset, digest, head.chain, seq))
         except OSError:
             return True
         finally:

@@ -22,7 +22,7 @@ from gateway.audit.index.journal import (
     part_path,
     read_entries,
 )
-from gateway.audit.index.part import Part
+from gateway.audit.index.part import IndexPart
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ class KnownOrder:
         self._folder = folder
         self._path = order_path(folder)
         self._state = NO_FILE
-        self._parts: dict[int, Part] = {}
+        self._parts: dict[int, IndexPart] = {}
         self._forget()
 
     def _forget(self) -> None:
@@ -162,13 +162,15 @@ class KnownOrder:
         """The number of the run of the journal that holds a place; the number of runs for the end."""
         return bisect_right(self.places, place) - 1
 
-    def part(self, number: int) -> Part:
+    def part(self, number: int) -> IndexPart:
         """A part, opened. Raises `DamagedIndexError`."""
         part = self._parts.get(number)
         if part is None:
             if len(self._parts) >= MOST_OPEN_PARTS:
                 self._parts.pop(next(iter(self._parts))).close()
-            part = self._parts[number] = Part(part_path(self._folder, self.order, number), self.order, number)
+            part = self._parts[number] = IndexPart(
+                part_path(self._folder, self.order, number), self.order, number
+            )
         return part
 
     def header(self, number: int) -> PartHeader:

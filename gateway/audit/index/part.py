@@ -163,7 +163,7 @@ class OpenPart:
         write_file(path, opening, encoded, *contents.values())
 
 
-class Part:
+class IndexPart:
     """A part's file, open for reading. Everything raises `DamagedIndexError` for what was not written so."""
 
     def __init__(self, path: Path, order: str, number: int) -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from gateway.audit.events import Query
     from gateway.audit.index.hits import FoundRecord
     from gateway.audit.index.journal import RunEntry
-    from gateway.audit.index.part import Part
+    from gateway.audit.index.part import IndexPart
     from gateway.audit.record import Record
 
 MOST_READ_BYTES = 16 << 20  # of segments for one page, whether or not a record matches
@@ -272,7 +272,7 @@ class IndexReader:
         reading.removed += self._removed_before(part, place - base, PART_PLACES)
         return base + PART_PLACES, self._cursor(base + PART_PLACES, part.runs[-1])
 
-    def _removed_before(self, part: Part, first: int, end: int) -> int:
+    def _removed_before(self, part: IndexPart, first: int, end: int) -> int:
         """How many of these records of a part are removed, by the segments that are gone."""
         removed = 0
         for at in range(part.locate(first), len(part.runs)):

@@ -160,6 +160,8 @@ async def test_hints_move_no_generation(store):
     await store.put_hash(b"h", {b"f": b"1"})
     await store.put_hash(b"h", {})
     assert await store.hash_field(b"h", b"f") == b"1"
+    await store.put_hash(b"h", {b"f": b"", b"g": b"2"})
+    assert await store.hash_entries(b"h") == {b"g": b"2"}, "an empty value removes its field"
     assert await store.generation() == 0
 
 

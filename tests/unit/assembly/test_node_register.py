@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.adapters.redis_fleet import Fleet, Registered
-from gateway.assembly.node_register import LISTED_SECONDS, NODES, NodeRegister
+from gateway.assembly.node_register import KEPT_SECONDS, LISTED_SECONDS, NODES, NodeRegister
 
 pytestmark = pytest.mark.anyio
 NOW = 1_790_000_000.0
@@ -20,7 +20,9 @@ class Store:
     workers: tuple = ()
 
     async def put_hash(self, name, values):
-        self.hashes.setdefault(name, {}).update(values)
+        fields = self.hashes.setdefault(name, {})
+        fields.update(values)
+        self.hashes[name] = {field: value for field, value in fields.items() if value}
 
     async def hash_entries(self, name):
         return self.hashes.get(name, {})
@@ -52,6 +54,7 @@ async def test_what_is_old_or_does_not_parse_is_not_listed():
     fields = {
         b"old": entry(NOW - LISTED_SECONDS),
         b"new": entry(NOW - 10),
+        b"far": entry(1e300),
         b"odd": b"{",
         b"odder": b'{"url":1}',
     }
@@ -63,3 +66,9 @@ async def test_what_redis_says_of_this_node_does_not_count():
     fields = {b"a": entry(NOW, "https://somewhere.else")}
     [listed] = await NodeRegister(Store({NODES: fields}), Clock(), node="a", url="https://a.example").listed()
     assert listed.url == "https://a.example"
+
+
+async def test_a_node_that_was_not_heard_of_for_weeks_is_removed_by_the_next_that_announces_itself():
+    store = Store({NODES: {b"gone": entry(NOW - KEPT_SECONDS - 1), b"away": entry(NOW - LISTED_SECONDS - 1)}})
+    await NodeRegister(store, Clock(), node="a", url=None).announce()
+    assert set(store.hashes[NODES]) == {b"away", b"a"}

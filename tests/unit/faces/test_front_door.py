@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from gateway.faces.front_door import RESERVED, is_reserved, while_client_stays
+from gateway.faces.front_door import RESERVED, is_reserved
 from gateway.model.errors import Reason
 from gateway.problems import PROBLEMS
-from gateway.transfers import ClientGoneError
 
 
 @pytest.mark.parametrize(
@@ -24,78 +21,3 @@ def test_other_first_segments_are_not(path):
 
 def test_the_hint_lists_what_is_reserved():
     assert all(name in PROBLEMS[Reason.RESERVED_PATH].detail for name in RESERVED)
-
-
-class Waiting:
-    """Work and a client, each of which ends when a test says so."""
-
-    def __init__(self):
-        self.answered, self.left, self.is_watched = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        self.was_cancelled = False
-        self.task = asyncio.ensure_future(while_client_stays(self.work(), self.client_leaves))
-
-    async def work(self):
-        try:
-            await self.answered.wait()
-        except asyncio.CancelledError:
-            self.was_cancelled = True
-            raise
-        return "the answer"
-
-    async def client_leaves(self):
-        self.is_watched.set()
-        await self.left.wait()
-
-
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
-
-
-@pytest.mark.anyio
-async def test_what_is_answered_soon_is_not_watched():
-    waiting = Waiting()
-    waiting.answered.set()
-    assert await waiting.task == "the answer"
-    assert not waiting.is_watched.is_set()
-
-
-@pytest.mark.anyio
-async def test_what_is_answered_later_is_returned_and_no_longer_watched():
-    waiting = Waiting()
-    await waiting.is_watched.wait()
-    waiting.answered.set()
-    assert await waiting.task == "the answer"
-    waiting.left.set()  # nobody is left to be told
-    assert waiting.task.cancelling() == 0
-
-
-@pytest.mark.anyio
-async def test_the_work_ends_when_the_client_leaves():
-    waiting = Waiting()
-    await waiting.is_watched.wait()
-    waiting.left.set()
-    with pytest.raises(ClientGoneError):
-        await waiting.task
-    assert waiting.was_cancelled
-    assert waiting.task.cancelling() == 0
-
-
-@pytest.mark.anyio
-async def test_a_client_that_cannot_be_asked_has_left():
-    async def fail():
-        raise OSError
-
-    with pytest.raises(ClientGoneError):
-        await asyncio.ensure_future(while_client_stays(asyncio.Event().wait(), fail))
-
-
-@pytest.mark.anyio
-async def test_who_is_cancelled_by_somebody_else_is_cancelled_though_the_client_left_as_well():
-    waiting = Waiting()
-    await waiting.is_watched.wait()
-    waiting.left.set()
-    waiting.task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting.task
-    assert waiting.was_cancelled

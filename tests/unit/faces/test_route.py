@@ -63,7 +63,8 @@ async def made_later(receipt):
 @pytest.mark.parametrize("answer", [lambda receipt: ANSWER, made_later])
 def test_a_route_sends_the_answer_that_it_declares(answer):
     request = SimpleNamespace(method="GET", trace_id=None, route="/a")
-    receipt = SimpleNamespace(record_id="r" * 36, admission=SimpleNamespace(request=request))
+    admission = SimpleNamespace(request=request, found=None)
+    receipt = SimpleNamespace(record_id="r" * 36, admission=admission)
     messages = []
 
     async def send(message):

@@ -89,7 +89,7 @@ async def test_a_tenant_waits_after_a_search_and_the_operator_does_not(live, fee
     live.record()
     await ask(live, feed, live.asked(tenant="acme"))
     await ask(live, feed, live.asked())
-    assert set(feed._paced) == {"acme"}
+    assert feed._pace.slowed == {"acme"}
 
 
 async def test_a_stream_tells_how_far_it_is_where_nothing_comes(live, feed):
@@ -124,3 +124,74 @@ async def test_what_is_no_cursor_here_is_refused(live, feed):
     with pytest.raises(Refusal) as caught:
         await feed.begin(live.asked("after=AAAA"))
     assert caught.value.reason is Reason.UNKNOWN_CURSOR
+
+
+async def test_one_record_answers_every_poll_that_waits_for_it_though_few_may_read_at_once(live, feed):
+    most = feed._polls._most_of_tenant
+    assert most > feed._reading._most_of_tenant
+    asked = live.asked("after=end&wait=60&kind=decision", tenant="acme")
+    waiting = []
+    for number in range(1, most + 1):
+        waiting.append(asyncio.create_task(ask(live, feed, asked)))
+        while feed.gauges()["cachegate_feed_waiting"] < number:  # noqa: ASYNC110 -- a gauge is no event
+            await asyncio.sleep(0)
+    written = live.record("acme")
+    assert [ids(one) for one in await asyncio.gather(*waiting)] == [[written]] * most
+    assert len(feed._reading) == 0
+
+
+async def test_a_stream_makes_its_next_piece_when_the_one_before_it_was_taken(live, feed, monkeypatch):
+    """Also from what is held for all: a reader that takes nothing holds no more than a piece."""
+    monkeypatch.setattr(module, "PIECE_BYTES", 1)
+    monkeypatch.setattr(module, "STREAM_RECORDS", 2)
+    answer = await ask(live, feed, live.asked("after=end&kind=decision", accept="text/event-stream"))
+    pieces = answer.body.pieces
+    await anext(pieces)
+    waiting = asyncio.create_task(anext(pieces))
+    while not feed._following._waiting:  # noqa: ASYNC110 -- until it follows
+        await asyncio.sleep(0)
+    written = [live.record(is_indexed=False) for _ in range(5)]
+    live.index()
+    read, piece = [], await waiting
+    while True:
+        read += re.findall('"id":"([^"]+)"', piece.decode())
+        assert piece.count(b"data: ") <= 1
+        if len(read) == len(written):
+            break
+        piece = await anext(pieces)
+    await pieces.aclose()
+    await answer.body.close()
+    assert read == written
+
+
+async def test_a_tenants_stream_says_nothing_of_how_much_others_do(live, feed, monkeypatch):
+    """What is held is gone through in parts; those without a record of its own are passed in silence."""
+    monkeypatch.setattr(module, "STREAM_RECORDS", 2)
+    answer = await ask(live, feed, live.asked("after=end", tenant="acme", accept="text/event-stream"))
+    pieces = answer.body.pieces
+    await anext(pieces)
+    feed._heartbeat_seconds = 3600.0
+    waiting = asyncio.create_task(anext(pieces))
+    while not feed._following._waiting:  # noqa: ASYNC110 -- until it follows
+        await asyncio.sleep(0)
+    for _ in range(9):
+        live.record("globex", is_indexed=False)
+    own = live.record("acme", is_indexed=False)
+    live.index()
+    first = await waiting
+    await pieces.aclose()
+    await answer.body.close()
+    assert own.encode() in first
+    assert first.startswith(b"id: ")
+
+
+async def test_a_poll_is_answered_in_its_time_though_the_log_cannot_be_followed(live, feed, monkeypatch):
+    def fail():
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(feed._following._reader, "end", fail)
+    written = live.record()
+    cursor = json.decode((await ask(live, feed, live.asked())).body)["next"]
+    page = await ask(live, feed, live.asked(f"after={cursor}&wait=60"), live.audit.clock.time - 59.95)
+    assert written not in ids(page)
+    assert feed.gauges()["cachegate_feed_waiting"] == 0

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from gateway.faces.audit_events import NODES_PATH
 from gateway.feed import following as module
-from gateway.feed.following import Following
+from gateway.feed.following import NewestRecords
 from gateway.feed.selection import EVENTS_PATH, FeedReader
 from tests.unit.feed.conftest import READER
 
@@ -26,7 +27,7 @@ def items(live, count):
 
 
 async def test_a_record_reaches_who_waits_for_it(live, threads):
-    following = Following(live.reader(), threads)
+    following = NewestRecords(live.reader(), threads)
     await following.begin()
     number = following.find_number(live.reader().end())
     waiting = asyncio.create_task(following.wait_behind(number, 30.0))
@@ -39,7 +40,7 @@ async def test_a_record_reaches_who_waits_for_it(live, threads):
 
 async def test_who_is_further_behind_than_memory_reaches_reads_from_the_disk(live, threads, monkeypatch):
     monkeypatch.setattr(module, "HELD_RECORDS", 3)
-    following = Following(live.reader(), threads)
+    following = NewestRecords(live.reader(), threads)
     await following.begin()
     number = following.find_number(live.reader().end())
     for _ in range(5):
@@ -52,7 +53,7 @@ async def test_who_is_further_behind_than_memory_reaches_reads_from_the_disk(liv
 
 
 async def test_nobody_looks_while_nobody_waits(live, threads):
-    following = Following(live.reader(), threads)
+    following = NewestRecords(live.reader(), threads)
     await following.begin()
     await following.begin()
     following.leave()
@@ -62,7 +63,7 @@ async def test_nobody_looks_while_nobody_waits(live, threads):
 
 
 async def test_the_records_of_ones_own_reading_are_no_news_and_all_others_are(live, threads):
-    following = Following(live.reader(), threads)
+    following = NewestRecords(live.reader(), threads)
     reader = FeedReader(key_id=READER, tenant=None)
     live.record(None, READER, EVENTS_PATH, is_closed=True)
     live.log.flush()
@@ -78,7 +79,7 @@ async def test_the_records_of_ones_own_reading_are_no_news_and_all_others_are(li
 
 
 async def test_another_request_with_the_readers_key_is_news(live, threads):
-    following = Following(live.reader(), threads)
+    following = NewestRecords(live.reader(), threads)
     reader = FeedReader(key_id=READER, tenant="acme")
     live.record("acme", READER, "/v1/models", is_closed=True)
     live.log.flush()
@@ -89,10 +90,18 @@ async def test_another_request_with_the_readers_key_is_news(live, threads):
 
 
 async def test_closing_wakes_who_waits(live, threads):
-    following = Following(live.reader(), threads)
+    following = NewestRecords(live.reader(), threads)
     await following.begin()
     waiting = asyncio.create_task(following.wait_behind(following.end, 300.0))
     await asyncio.sleep(0)
     following.close()
     await waiting
     following.leave()
+
+
+async def test_looking_at_figures_or_nodes_is_reading_as_well(live, threads):
+    following = NewestRecords(live.reader(), threads)
+    live.record(None, READER, NODES_PATH, is_closed=True)
+    live.log.flush()
+    live.index()
+    assert not await following.is_news(items(live, 2), FeedReader(key_id=READER, tenant=None))

@@ -72,3 +72,20 @@ def test_one_that_was_removed_is_refused_and_stays_removed(live, registry, kept)
         kept.resume("siem", acknowledged=records[0].cursor)
     assert registry.find("siem") is None
     assert "siem" not in read_needs(live.folder)
+
+
+def test_what_another_worker_noted_meanwhile_is_not_taken_back(live, registry, kept, monkeypatch):
+    records = written(live)
+    kept.resume("siem", acknowledged=records[0].cursor)
+    other = KeptConsumers(live.folder, ConsumerRegistry(live.folder), live.reader(), live.audit.clock)
+    load_all = registry.load_all
+
+    def load_and_be_late():
+        found = load_all()
+        other.resume("siem", acknowledged=records[2].cursor)
+        return found
+
+    monkeypatch.setattr(registry, "load_all", load_and_be_late)
+    live.audit.clock.time += 100
+    kept.refresh()
+    assert kept.resume("siem", acknowledged=None) == records[2].cursor

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from gateway.feed.places import Places
@@ -38,4 +40,43 @@ def test_a_place_is_given_back_whatever_happens():
     places = Places(1)
     with pytest.raises(RuntimeError), places.taken(None):
         raise RuntimeError
+    assert len(places) == 0
+
+
+@pytest.mark.anyio
+async def test_who_may_wait_gets_the_place_of_the_next_that_goes_and_only_its_own_tenants():
+    places = Places(64)
+    fill(places, "acme")
+    got = []
+
+    async def wait(name, tenant):
+        async with places.awaited(tenant):
+            got.append(name)
+
+    waiting = [asyncio.create_task(wait(name, "acme")) for name in ("first", "left", "second")]
+    await asyncio.sleep(0)
+    await wait("other", "globex")
+    waiting[1].cancel()
+    assert got == ["other"]
+    places.give_back("acme")
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert got == ["other", "first", "second"]
+    assert len(places) == 5
+
+
+@pytest.mark.anyio
+async def test_who_is_cancelled_with_its_place_in_hand_gives_it_back():
+    places = Places(1)
+    places.take(None)
+
+    async def wait():
+        async with places.awaited(None):
+            raise AssertionError
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    places.give_back(None)  # gives it to who waits, whose task has not run yet
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
     assert len(places) == 0

@@ -68,6 +68,12 @@ def test_a_moment_without_a_zone_is_refused_and_says_how_to_write_one(text):
         parse_moment(text, NOW)
 
 
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+def test_a_moment_of_a_year_that_cannot_be_written_in_utc_is_refused(text):
+    with pytest.raises(BadNameError, match="range"):
+        parse_moment(text, NOW)
+
+
 @pytest.mark.parametrize(
     "text", ["", "now", "tomorrow", "2030-02-30T12:00:00Z", "1896091200", "0001-01-01T00:00:00+23:00x"]
 )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gateway.audit.consumers.delivery import Delivery, DeliveryLimits, Handed
+from gateway.audit.consumers.delivery import Delivery, DeliveryLimits, HandedPage
 from gateway.audit.consumers.registry import ConsumerRegistry
 from gateway.audit.index import Indexer, IndexReader
 from gateway.audit.record import WorkerRecord
@@ -56,11 +56,11 @@ class ScriptedTarget:
         self.calls += 1
         self.before(self.calls)
         if self.goes_on_at:
-            return Handed(goes_on_at=self.goes_on_at.pop())
+            return HandedPage(goes_on_at=self.goes_on_at.pop())
         with self.changed:
             self.got += [one.record.id for one in records]
             self.changed.notify_all()
-        return Handed()
+        return HandedPage()
 
     async def close(self):
         self.closed += 1
