@@ -6,6 +6,7 @@ The id of a rule is its pattern in the letters of base64url.
 
 from __future__ import annotations
 
+import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from bisect import bisect_right
 from datetime import datetime
@@ -346,10 +347,10 @@ async def read_model(call: Call) -> Reply:
     if _READING:
         raise Refusal(Reason.BUSY)
     _READING.add(model)
-    try:
-        found = await find_model(call.session, model, call.catalogue)
-    finally:
-        _READING.discard(model)
+    # A client that leaves ends nothing: the nearest name is looked for in a thread, which goes on.
+    finding = asyncio.ensure_future(find_model(call.session, model, call.catalogue))
+    finding.add_done_callback(lambda _: _READING.discard(model))
+    found = await asyncio.shield(finding)
     return Reply(document=msgspec.convert(msgspec.to_builtins(found), type=Model))
 
 

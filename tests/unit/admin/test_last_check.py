@@ -98,6 +98,29 @@ async def test_a_caller_that_is_revoked_before_its_change_is_made_changes_nothin
     assert installation_here.outcome_of(allowed["id"])["ending"] == "withdrawn"
 
 
+async def test_an_operation_of_many_changes_does_not_begin_for_who_was_revoked_meanwhile(site):
+    async with site.running():
+        make = partial(create_tenant, tenant_id=TenantId("acme"), name="acme", now=site.clock.now())
+        await site.session.perform("tenants.create", make)
+        removed = partial(create_tenant, tenant_id=TenantId("gone"), name="gone", now=site.clock.now())
+        await site.session.perform("tenants.create", removed)
+        assert (await site.ask("POST", "/tenants/gone/remove")).status_code == 200
+        kept = await site.new_owner()
+        for path, body in (
+            ("/tenants/acme/remove", None),
+            ("/tenants/gone/restore", {}),
+            ("/keys/revoke-found", {"tokens": [kept.token]}),
+        ):
+            site.key = await site.new_owner()
+            site.before = site.revoke
+            answer = await site.ask("POST", path, body)
+            assert answer.status_code == 401, (path, answer.text)
+        listing = site.session.listing
+        assert await listing.find_tenant(TenantId("acme")) is not None
+        assert await listing.find_tenant(TenantId("gone")) is None
+        assert (await listing.find_key(kept.key.key_id)).revoked_at is None
+
+
 async def test_a_change_whose_decision_moved_is_decided_anew_and_made_once(site, installation_here):
     async def rename_rules(call):
         """Put the rules in force once more: what stands on them is decided anew."""
