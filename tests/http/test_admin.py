@@ -872,6 +872,8 @@ class TestPublicationsForATime:
         assert (rule["state"], rule["not_before"], rule["expires_at"]) == ("in-force", None, self.LATER)
         assert patch(visibility="private").status == 200
         assert owner.get(path).json()["expires_at"] is None
+        assert patch(expires_at=None).status == 200  # what is not there can be taken away
+        assert owner.get(path).json()["visibility"] == "private"
         assert patch(expires_at=self.LATER).json()["errors"][0]["pointer"] == "/visibility"
         assert patch(visibility="public", expires_at="2001-01-01T00:00:00Z").status == 422
         assert patch(visibility="public", expires_at=self.LATER).status == 200
