@@ -294,6 +294,7 @@ OTHER_OPTIONS = {
     "--user", "--read-only", "--cap-drop", "--rm",  # podman, compose
     "--from-file", "--from-env-file", "--image", "--restart",  # kubectl
     "--no-same-owner", "--skip-old-files",  # tar
+    "--include", "--max-depth",  # rclone
     "--require-hashes", "--requirement", "--dest", "--no-index", "--find-links",  # pip
 }  # fmt: skip
 OPTION = re.compile(r'"(--[a-z][a-z0-9-]+)"')

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DONE, _FAILED, _UNKNOWN = 1, 2, 0  # status_id
 _ACCOUNTS: Final = frozenset({"keys", "tenants", "bindings", "removal"})
-_PRIVILEGES: Final = {"grants.add": 1, "grants.create": 1, "grants.remove": 2}
+_PRIVILEGES: Final = {"grants.add": 1, "grants.create": 1, "grants.remove": 2, "grants.remove-named": 2}
 _ACCOUNT_ACTIVITIES: Final = {
     **dict.fromkeys(("create", "import", "make", "restore"), 1),
     **dict.fromkeys(("enable", "resume"), 2),
@@ -25,11 +25,11 @@ _ACCOUNT_ACTIVITIES: Final = {
     **dict.fromkeys(("remove", "revoke", "revoke-found", "close", "forget", "report"), 6),
 }
 _ENTITY_ACTIVITIES: Final = {
-    **dict.fromkeys(("create", "add", "alias", "pin", "attest", "publish", "import"), 1),
+    **dict.fromkeys(("create", "add", "alias", "pin", "attest", "publish", "own", "import"), 1),
     **dict.fromkeys(
         ("change", "apply", "move", "aliases", "groups", "group", "rotate", "rotate-key", "keys", "accept"), 3
     ),
-    **dict.fromkeys(("remove", "unalias", "purge-resolutions", "unpublish"), 4),
+    **dict.fromkeys(("remove", "unalias", "purge-resolutions", "disown", "unpublish"), 4),
 }
 _UPDATE: Final = 3
 

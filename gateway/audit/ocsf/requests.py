@@ -75,7 +75,7 @@ _SECOND_MILLISECONDS = 1000
 _NO_CALLER = "unknown"
 
 _ACTIVITIES: Final = {
-    **dict.fromkeys(("create", "add", "exchange", "report"), 1),
+    **dict.fromkeys(("create", "add", "exchange", "report", "own", "publish"), 1),
     **dict.fromkeys(
         ("discover", "read", "identify", "introspect", "ask", "list", "explain", "readers", "removed"), _READ
     ),
@@ -83,8 +83,11 @@ _ACTIVITIES: Final = {
     **dict.fromkeys(
         ("change", "suspend", "resume", "restore", "enable", "disable", "rotate", "move", "release"), 3
     ),
-    **dict.fromkeys(("storage-write", "cache-write"), 3),
-    **dict.fromkeys(("remove", "close", "revoke", "revoke-found", "forget"), 4),
+    **dict.fromkeys(("plan", "rotations"), _READ),
+    **dict.fromkeys(("storage-write", "cache-write", "apply"), 3),
+    **dict.fromkeys(
+        ("remove", "close", "revoke", "revoke-found", "forget", "remove-named", "disown", "unpublish"), 4
+    ),
 }
 """Activities of API Activity by the last word of an action."""
 
