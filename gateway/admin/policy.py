@@ -33,8 +33,7 @@ from gateway.admin.documents import (
     Waiting,
 )
 from gateway.admin.operation import POLICY_BYTES, Operation
-from gateway.decision import cedar
-from gateway.decision.policyset import SCHEMA_FILE, digest_of, validate
+from gateway.decision.policyset import SCHEMA_FILE, digest_of, schema_problems, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
 from gateway.directory.documents.plan import apply_plan
@@ -188,9 +187,9 @@ async def _folder(call: Call) -> tuple[PolicyFolder, ComparedRules]:
         raise impossible("", "a file is there twice")
     settings = call.session.settings
     schema = call.body.schema
-    error = cedar.find_schema_error(schema) if len(schema) <= QUICK_SCHEMA_CHARACTERS else None
-    if error is not None:  # no process is started for it
-        raise impossible("/schema", error)
+    problems = schema_problems(schema) if len(schema) <= QUICK_SCHEMA_CHARACTERS else ()
+    for problem in problems:  # no process is started for it
+        raise impossible("/schema", problem)
     if _CHECKING:
         raise Refusal(Reason.BUSY)
     _CHECKING.add(call.principal.key_id)
