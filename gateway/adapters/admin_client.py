@@ -78,7 +78,7 @@ class AdminClient(msgspec.Struct, frozen=True):
             headers["If-Match"] = "*"
         try:
             # Loading the authorities takes as long as a whole command: only https asks them anything.
-            verify = self.url.startswith("https:")
+            verify = httpx.URL(self.url).scheme != "http"  # also of HTTPS://, in any letters
             with httpx.Client(
                 timeout=seconds, trust_env=False, follow_redirects=False, verify=verify
             ) as client:

@@ -172,6 +172,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
             return done
         return replace(done, barrier=await self.session.unsure(change, done.moment))
 
+    @property
+    def beginning(self) -> OperatorSession:
+        """The session for an operation of several changes, which begins only while the caller may make it.
+
+        What has begun is carried out to its end: half of it would be worse than all of it.
+        """
+
+        async def verify(changes: Changes) -> None:
+            self.confirm()
+            await self._verify_caller(changes)
+
+        return self.session.verifying(verify)
+
     async def _verify_caller(self, changes: Changes) -> None:
         """Refuse a change of a caller whose key, or whose own tenant, ended since it was admitted.
 

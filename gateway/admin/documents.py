@@ -718,9 +718,13 @@ class FolderFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class FolderNew(PolicyNew, frozen=True, kw_only=True):
-    """A policy folder: the rules, the documents of tenants and issuers, and the cases in `tests`."""
+    """A policy folder: the rules, the documents of tenants and issuers, and the cases in `tests`.
 
-    tenants: Annotated[list[FolderFile], Meta(max_length=MAX_LISTED)] = []
+    The tenants are always named: taken for none where they were forgotten, all that documents ever said of
+    tenants would be removed.
+    """
+
+    tenants: Annotated[list[FolderFile], Meta(max_length=MAX_LISTED)]
     issuers: Annotated[list[FolderFile], Meta(max_length=64)] = []
     tests: Annotated[list[FolderFile], Meta(max_length=256)] = []
 

@@ -363,7 +363,7 @@ async def revoke_found(call: Call) -> Reply:
     """
     tokens = [(one if isinstance(one, str) else one.token).strip() for one in call.body.tokens]
     made = await revoking.revoke_found(
-        call.session,
+        call.beginning,
         tokens,
         reason=_parsed("/reason", parse_reason, call.body.reason) or revoking.FOUND_REASON,
         wait=call.query.wait,

@@ -6,6 +6,7 @@ The id of a rule is its pattern in the letters of base64url.
 
 from __future__ import annotations
 
+import asyncio
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from bisect import bisect_right
 from datetime import datetime
@@ -177,16 +178,18 @@ async def create_rule(call: Call) -> Reply:
 async def change_rule(call: Call) -> Reply:
     """Change owner and visibility of a pattern, both or neither."""
     pattern, body = pattern_of(call.id), call.body
-    are_times_said = not (body.not_before is body.expires_at is UNSET)
+    said_times = body.not_before, body.expires_at
+    are_times_said = any(one is not UNSET for one in said_times)
+    are_times_named = any(isinstance(one, datetime) for one in said_times)
 
     async def edit(changes: Changes) -> Effect:
         known = await changes.find_rule(pattern)
         if known is None:
             raise Refusal(Reason.ABSENT)
         visibility = body.visibility
-        if are_times_said and visibility is UNSET:
-            visibility = known.visibility
-        if are_times_said and visibility is not Visibility.PUBLIC:
+        if are_times_said and visibility is UNSET and known.visibility is Visibility.PUBLIC:
+            visibility = Visibility.PUBLIC
+        if are_times_named and visibility is not Visibility.PUBLIC:  # null takes away what is not there
             raise impossible("/visibility", ONLY_PUBLISHED)
         is_public = visibility is Visibility.PUBLIC
         period = _period_after(body, known, call.now) if is_public else (None, None)
@@ -346,10 +349,10 @@ async def read_model(call: Call) -> Reply:
     if _READING:
         raise Refusal(Reason.BUSY)
     _READING.add(model)
-    try:
-        found = await find_model(call.session, model, call.catalogue)
-    finally:
-        _READING.discard(model)
+    # A client that leaves ends nothing: the nearest name is looked for in a thread, which goes on.
+    finding = asyncio.ensure_future(find_model(call.session, model, call.catalogue))
+    finding.add_done_callback(lambda _: _READING.discard(model))
+    found = await asyncio.shield(finding)
     return Reply(document=msgspec.convert(msgspec.to_builtins(found), type=Model))
 
 

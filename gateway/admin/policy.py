@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,17 +33,18 @@ from gateway.admin.documents import (
     Waiting,
 )
 from gateway.admin.operation import POLICY_BYTES, Operation
-from gateway.decision.policyset import SCHEMA_FILE, digest_of, validate
+from gateway.decision.policyset import SCHEMA_FILE, digest_of, schema_problems, validate
 from gateway.decision.rulebook import Rulebook
 from gateway.decision.set_changes import compare_sets
+from gateway.directory.documents.plan import apply_plan
 from gateway.directory.edits.effect import Effect
 from gateway.model.access import Access, Action, Resource, ResourceKind
-from gateway.model.errors import FieldProblem, Misconfigured, Reason, Refusal
+from gateway.model.errors import FieldProblem, Misconfigured, Reason, Refusal, Unavailable
 from gateway.model.facts import PolicySet
 from gateway.model.verdicts import Allowed
+from gateway.operations.folder_checking import check_apart
 from gateway.operations.policy_folder import (
-    apply_folder,
-    load_folder,
+    find_policy_set,
     plan_folder,
     recorded_plan,
     recorded_rules,
@@ -50,15 +52,17 @@ from gateway.operations.policy_folder import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from gateway.admin.call import Call
     from gateway.directory.documents.plan import DocumentPlan
     from gateway.directory.edits.changes import Changes
     from gateway.directory.reading.listing import Listing
-    from gateway.operations.policy_folder import PolicyFolder
+    from gateway.operations.policy_folder import ComparedRules, PolicyFolder
 
 SOURCE = "admin"
+QUICK_SCHEMA_CHARACTERS = 32 * 1024  # ours has a quarter of it; Cedar reads it within milliseconds
+FOLDER_PREFIX = "policies-"  # of the folders that clients sent, in the state folder, while they are checked
 
 
 async def read_policy(call: Call) -> Reply:
@@ -80,6 +84,7 @@ async def read_policy(call: Call) -> Reply:
 async def change_policy(call: Call) -> Reply:
     """Put another set into force."""
     policies = tuple(sorted((one.file, one.text) for one in call.body.policies))
+    _verify_names(file for file, _ in policies)
     if len({file for file, _ in policies}) < len(policies):
         raise Refusal(Reason.IMPOSSIBLE_VALUE, fields=(FieldProblem("/policies", "a file is there twice"),))
     schema = call.body.schema
@@ -126,27 +131,27 @@ async def _verify_author(call: Call, new: PolicySet) -> None:
 
 async def plan_policy(call: Call) -> Reply:
     """What applying a folder would change now."""
-    folder = await _folder(call)
-    return Reply(document=plan_document(await plan_folder(folder, call.listing, call.now)))
+    folder, compared = await _folder(call)
+    return Reply(document=plan_document(await plan_folder(folder, call.listing, call.now, compared)))
 
 
 async def apply_policy(call: Call) -> Reply:
-    """Apply a folder as one transaction, if it changes what its author was shown."""
-    folder, confirmed = await _folder(call), call.body.confirmed
+    """Apply a folder as one transaction, if it changes what its author was shown, and what is recorded."""
+    folder, compared = await _folder(call)
+    confirmed = call.body.confirmed
     await _verify_author(call, folder.policy_set)
-    shown = await plan_folder(folder, call.listing, call.now)
-    plans: list[DocumentPlan] = []
+    shown = await plan_folder(folder, call.listing, call.now, compared)
 
     async def edit(changes: Changes) -> Effect:
-        plan = await plan_folder(folder, changes, call.now)
-        if confirmed not in {None, plan_digest(plan)}:
+        plan = await plan_folder(folder, changes, call.now, compared)
+        if plan != shown or confirmed not in {None, plan_digest(plan)}:
             raise Refusal(Reason.CONFLICT, client_detail=MOVED)
-        plans[:] = [await apply_folder(changes, folder, call.now)]
+        await apply_plan(changes, plan)
         return Effect(is_changed=not plan.is_empty, sentences=plan.lines)
 
     subject = recorded_plan(folder, shown)
     done = await call.change(edit, subject=subject, made=folder.policy_set.digest)
-    plan = plan_document(plans[0])
+    plan = plan_document(shown)
     return changed(done, call, made=folder.policy_set.digest, kind=FolderApplied, plan=plan)
 
 
@@ -172,54 +177,70 @@ def plan_document(plan: DocumentPlan) -> FolderPlan:
     )
 
 
-async def _folder(call: Call) -> PolicyFolder:
-    """The folder that the body holds, checked: its cases have passed. Raises `Refusal`."""
+async def _folder(call: Call) -> tuple[PolicyFolder, ComparedRules]:
+    """The folder that the body holds, checked: its cases have passed. Raises `Refusal`.
+
+    One at a time in each worker, since that is work for seconds: of a process of its own.
+    """
     files = _files(call.body)
     if len({name for name, _ in files}) < len(files):
         raise impossible("", "a file is there twice")
     settings = call.session.settings
+    schema = call.body.schema
+    problems = schema_problems(schema) if len(schema) <= QUICK_SCHEMA_CHARACTERS else ()
+    for problem in problems:  # no process is started for it
+        raise impossible("/schema", problem)
     if _CHECKING:
         raise Refusal(Reason.BUSY)
     _CHECKING.add(call.principal.key_id)
+    made: tempfile.TemporaryDirectory[str] | None = None
     try:
-        # Cedar, and the cases of a folder, take long: other requests go on meanwhile.
-        return await asyncio.to_thread(_load, files, settings.state, private_issuers=settings.private_issuers)
-    except Misconfigured as error:
-        raise impossible("", str(error)) from error
+        in_force = await find_policy_set(call.listing)
+        make = partial(tempfile.TemporaryDirectory, prefix=FOLDER_PREFIX, dir=settings.state)
+        made = await asyncio.to_thread(make)
+        folder = Path(made.name) / "policies"
+        await asyncio.to_thread(_write, files, folder)
+        return await check_apart(folder, in_force, private_issuers=settings.private_issuers)
+    except Misconfigured as error:  # not in the words of a folder that its author never saw
+        where = "" if made is None else f"{made.name}/"
+        raise impossible("", str(error).replace(where, "")) from error
+    except OSError as error:
+        why = f"no folder can be written to {settings.state} ({error.strerror})"
+        raise Unavailable("state", why) from error
     finally:
-        _CHECKING.clear()
+        try:
+            if made is not None:
+                await asyncio.to_thread(made.cleanup)
+        finally:  # also where the client left meanwhile
+            _CHECKING.clear()
 
 
 _CHECKING: set[str] = set()
-"""Who has a folder checked by this worker now: one at a time, since that is work for seconds."""
+"""Who has a folder checked by this worker now."""
 
 
 def _files(body: FolderNew) -> list[tuple[str, str]]:
-    """The files by their place in a folder. A part that is left out is no folder of it."""
+    """The files by their place in a folder."""
     files = [(SCHEMA_FILE, body.schema), *((one.file, one.text) for one in body.policies)]
     for part in ("tenants", "issuers", "tests"):
         files += [(f"{part}/{one.file}", one.text) for one in getattr(body, part)]
+    _verify_names(name for name, _ in files)
     return files
 
 
-def _load(files: Sequence[tuple[str, str]], below: Path, *, private_issuers: bool) -> PolicyFolder:
-    with tempfile.TemporaryDirectory(prefix="policies-", dir=below) as made:
-        folder = Path(made) / "policies"
-        for part in ("tenants", "tests"):
-            (folder / part).mkdir(parents=True, exist_ok=True)
-        for name, text in files:
-            path = folder / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(text, encoding="utf-8")
-        if not any(folder.joinpath("tests").iterdir()):
-            folder.joinpath("tests").rmdir()
-        try:
-            return load_folder(folder, private_issuers=private_issuers)
-        except Misconfigured as error:  # not in the words of a folder that its author never saw
-            where = str(folder)
-            raise Misconfigured(
-                error.where.replace(where, "policies"), error.why.replace(where, "policies")
-            ) from error
+def _verify_names(names: Iterable[str]) -> None:
+    """Refuse a name with a line break at its end: a file of this name would not be read."""
+    if not all(name.isprintable() for name in names):
+        raise impossible("", "the name of a file has printable characters only")
+
+
+def _write(files: Sequence[tuple[str, str]], folder: Path) -> None:
+    """Write a folder. The tenants are there also where none is named: that there are none was said."""
+    (folder / "tenants").mkdir(parents=True)
+    for name, text in files:
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(text.encode())
 
 
 OPERATIONS = (

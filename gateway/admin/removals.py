@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from gateway.admin.call import Call
     from gateway.barrier import BarrierReport
 
+NOT_REMOVED = "This tenant is there, and no removal of it can be taken back."
+
 
 async def remove_tenant(call: Call) -> Reply:
     """Remove a tenant, or show what that would take."""
@@ -50,7 +52,7 @@ async def remove_tenant(call: Call) -> Reply:
             done=None,
         )
         return Reply(document=document)
-    done = await removal.remove_tenant(call.session, tenant_id, seconds, call.catalogue)
+    done = await removal.remove_tenant(call.beginning, tenant_id, seconds, call.catalogue)
     document = TenantRemoved(
         id=tenant_id,
         changed=True,
@@ -66,8 +68,11 @@ async def restore_tenant(call: Call) -> Reply:
     """Give back what the last removal of a tenant took, or the one that is named."""
     tenant_id = parse_tenant_id(call.id)
     try:
-        done = await removal.restore_tenant(call.session, tenant_id, call.body.removal)
+        done = await removal.restore_tenant(call.beginning, tenant_id, call.body.removal)
     except UnknownName as error:
+        is_there = await call.listing.find_tenant(tenant_id) is not None
+        if is_there and call.body.removal is None:
+            raise Refusal(Reason.CONFLICT, client_detail=NOT_REMOVED) from error
         raise Refusal(Reason.ABSENT) from error
     document = TenantRestored(
         id=tenant_id,

@@ -29,7 +29,7 @@ WHY_LOCAL = {
     "tokens": "the keys that sign tokens are in the state folder, and no gateway gives them away",
     "directory": "it works on the server of the facts as a whole",
 }
-"""Why a command stays local, or a group of commands: the longest name that its own begins with counts."""
+"""Why a command stays local, or a group of commands, or a command with an option."""
 
 THROUGH_THE_GATEWAY = {("audit", "follow")}
 """Commands of a group that stays local, which do not."""

@@ -95,7 +95,7 @@ def validate(policy_set: PolicySet) -> list[PolicyProblem]:
     Types are checked only once all texts parse and the schema fits the gateway's queries: otherwise errors
     that merely follow from another one would hide it.
     """
-    problems = [*_schema_problems(policy_set.schema)]
+    problems = [*schema_problems(policy_set.schema)]
     rules: list[tuple[source.SourcePosition, cedar.Rule]] = []
     for file, text in policy_set.policies:
         try:
@@ -126,7 +126,7 @@ def validate(policy_set: PolicySet) -> list[PolicyProblem]:
     return sorted(problems, key=lambda problem: (problem.file, problem.line, problem.column))
 
 
-def _schema_problems(schema: str) -> Iterator[PolicyProblem]:
+def schema_problems(schema: str) -> Iterator[PolicyProblem]:
     """Check that the schema parses and describes what the gateway passes with every query."""
     error = cedar.find_schema_error(schema)
     if error is not None:

@@ -21,7 +21,7 @@ async def while_client_stays(work: Awaitable[T], client_leaves: Callable[[], Cor
     Whether the client leaves is watched by a task of its own, which most predictions are too short to need.
     The work stays in the task of its request, where it takes fewer turns of the event loop than in another.
     """
-    task, has_left = asyncio.current_task(), False
+    task, has_left, is_over = asyncio.current_task(), False, False
     if task is None:
         raise RuntimeError("there is no task that could wait")
     before = task.cancelling()
@@ -34,10 +34,13 @@ async def while_client_stays(work: Awaitable[T], client_leaves: Callable[[], Cor
 
     def leave(waiting: asyncio.Task[None]) -> None:
         nonlocal has_left
-        has_left = not waiting.cancelled()
-        if has_left:
-            waiting.exception()  # an error says the same, and is retrieved, so that asyncio does not warn
-            task.cancel()
+        if waiting.cancelled():
+            return
+        waiting.exception()  # an error says the same, and is retrieved, so that asyncio does not warn
+        if is_over:  # both ended in one turn of the event loop, and the task does something else by now
+            return
+        has_left = True
+        task.cancel()
 
     watching = asyncio.get_running_loop().call_later(WATCH_AFTER_SECONDS, watch)
     try:
@@ -47,6 +50,7 @@ async def while_client_stays(work: Awaitable[T], client_leaves: Callable[[], Cor
             raise ClientGoneError from None
         raise  # cancelled by somebody else, too
     finally:
+        is_over = True
         watching.cancel()
         if leaving is not None:
             leaving.remove_done_callback(leave)

@@ -62,6 +62,13 @@ class PolicyFolder(msgspec.Struct, frozen=True, kw_only=True):
     issuers: tuple[IssuerDocument, ...] = ()
 
 
+class ComparedRules(msgspec.Struct, frozen=True):
+    """How the rules of a folder differ from the set with this digest (None: from no set)."""
+
+    old: str | None
+    changes: RuleSetChanges | None
+
+
 class FolderCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The result of checking a folder. The cases run only when there is no other problem."""
 
@@ -179,10 +186,21 @@ def _judge_of(path: Path, on_distrust: Callable[[Distrusted], None]) -> Callable
     return tell
 
 
-async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> DocumentPlan:
-    """What applying the folder would change now."""
+async def plan_folder(
+    folder: PolicyFolder, facts: Listing, now: float, compared: ComparedRules | None = None
+) -> DocumentPlan:
+    """What applying the folder would change now.
+
+    `compared`: how its rules differ from the set that was in force, where that was worked out before. Raises
+    `Conflict` where another one is in force now.
+    """
     current, policy = await _current(facts), folder.policy_set
-    rules = _rule_changes(current.policy, policy)
+    if compared is None:
+        rules = _rule_changes(current.policy, policy)
+    elif compared.old == (None if current.policy is None else current.policy.digest):
+        rules = compared.changes
+    else:
+        raise Conflict("other rules came into force meanwhile; send it again")
     return plan_changes(
         folder.documents, current, now=now, policy=policy, rules=rules, issuers=folder.issuers
     )
@@ -190,7 +208,7 @@ async def plan_folder(folder: PolicyFolder, facts: Listing, now: float) -> Docum
 
 async def find_rule_changes(policy_set: PolicySet, facts: Listing) -> RuleSetChanges | None:
     """How a set that may be put in force differs from the one that is; None where it is the same."""
-    return _rule_changes(await _find_policy(facts), policy_set)
+    return _rule_changes(await find_policy_set(facts), policy_set)
 
 
 def _rule_changes(old: PolicySet | None, new: PolicySet) -> RuleSetChanges | None:
@@ -285,7 +303,7 @@ async def find_policy(session: OperatorSession) -> PolicyView:
     )
 
 
-async def _find_policy(facts: Listing) -> PolicySet | None:
+async def find_policy_set(facts: Listing) -> PolicySet | None:
     """The rules in force; None when their record does not parse: applying a folder repairs it."""
     try:
         return await facts.find_policy()
@@ -301,7 +319,7 @@ async def _current(facts: Listing) -> CurrentFacts:
         rules=tuple(await facts.list_rules()),
         aliases=tuple(await facts.list_aliases()),
         grants=tuple(await facts.list_all_grants()),
-        policy=await _find_policy(facts),
+        policy=await find_policy_set(facts),
         tenants_with_keys=frozenset(with_keys),
         issuers=tuple(await facts.list_issuers()),
     )

@@ -69,12 +69,20 @@ class OperatorSession:
     history: HistoryFile
     clock: SystemClock
     actor: str
+    verify_first: Callable[[Changes], Awaitable[None]] | None = None
     unreadable: list[str] = field(default_factory=list)
     _registrar: Registrar | None = None
 
     def as_actor(self, actor: str) -> OperatorSession:
         """The same session for another actor: a worker's is used by many."""
         return dataclass_replace(self, actor=actor)
+
+    def verifying(self, verify: Callable[[Changes], Awaitable[None]]) -> OperatorSession:
+        """The same session, for an operation of several changes: in the transaction of the first it verifies.
+
+        `verify` raises where the operation must not begin any more; then nothing is changed.
+        """
+        return dataclass_replace(self, verify_first=verify)
 
     async def perform(
         self,
@@ -98,6 +106,9 @@ class OperatorSession:
             received_at=self.clock.now(),
             is_digested=True,
         )
+        verify, self.verify_first = self.verify_first, None
+        if verify is not None:
+            operation = _verified(verify, operation)
         before = await self._degraded_periods_if_known(change) if wait else []
         done = await (await self.registrar()).perform(change, operation)
         if wait:
@@ -281,6 +292,16 @@ class OperatorSession:
         """Sign the last head of this command's chain, if it changed anything."""
         if self._registrar is not None:
             self._registrar.recorder.close()
+
+
+def _verified(
+    verify: Callable[[Changes], Awaitable[None]], operation: Callable[[Changes], Awaitable[T]]
+) -> Callable[[Changes], Awaitable[T]]:
+    async def verify_and_operate(changes: Changes) -> T:
+        await verify(changes)
+        return await operation(changes)
+
+    return verify_and_operate
 
 
 def bounded_subject(subject: tuple[str, ...]) -> tuple[str, ...]:

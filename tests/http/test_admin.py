@@ -872,6 +872,8 @@ class TestPublicationsForATime:
         assert (rule["state"], rule["not_before"], rule["expires_at"]) == ("in-force", None, self.LATER)
         assert patch(visibility="private").status == 200
         assert owner.get(path).json()["expires_at"] is None
+        assert patch(expires_at=None).status == 200  # what is not there can be taken away
+        assert owner.get(path).json()["visibility"] == "private"
         assert patch(expires_at=self.LATER).json()["errors"][0]["pointer"] == "/visibility"
         assert patch(visibility="public", expires_at="2001-01-01T00:00:00Z").status == 422
         assert patch(visibility="public", expires_at=self.LATER).status == 200
@@ -979,6 +981,8 @@ class TestPolicyFolders:
             {"policies": [{"file": "x.cedar", "text": "permit (principal, action, resource);"}]},
             {"policies": [{"file": "x.cedar", "text": '@id("x")\npermit (principal, action, resource'}]},
             {"schema": "nonsense"},
+            {"tenants": [{"file": "x.toml\n", "text": ""}]},
+            {"tenants": None},
         ],
         ids=str,
     )
@@ -989,6 +993,20 @@ class TestPolicyFolders:
         assert str(site.installation.state) not in answer.body.decode()
         assert (site.generation(), site.owner.get("/policy").header("etag")) == before
         assert not [*site.installation.state.glob("policies-*")]
+
+    def test_a_folder_whose_tenants_were_forgotten_is_not_one_without_tenants(self, site, folder):
+        forgotten = {name: said for name, said in folder.items() if name != "tenants"}
+        for path in ("/policy/plan", "/policy/apply"):
+            refused = problem(site.owner.post(path, forgotten), 400, "malformed-body")
+            assert refused["errors"][0]["pointer"] == "/tenants"
+
+    def test_rules_with_a_file_that_no_folder_would_have_are_refused(self, site):
+        now = site.owner.get("/policy")
+        files = [{"file": "more.cedar\n", "text": ""}, *now.json()["policies"]]
+        sent = {"schema": now.json()["schema"], "policies": files}
+        refused = site.owner.ask("PUT", "/policy", sent, If_Match=now.header("etag"))
+        problem(refused, 422, "impossible-value")
+        assert site.owner.get("/policy").header("etag") == now.header("etag")
 
     def test_rules_that_would_lock_their_author_out_are_not_applied(self, site, folder):
         rules = [{"file": "x.cedar", "text": '@id("x")\nforbid (principal, action, resource);'}]

@@ -118,6 +118,7 @@ def test_the_list_of_removals_leads_through_everything(site):
 def test_what_cannot_be_removed_or_restored_is_told_so(site):
     assert site.owner.post("/tenants/nobody/remove").status == 404
     assert site.owner.post("/tenants/nobody/restore").status == 404
+    assert site.owner.post("/tenants/globex/restore").status == 409  # it is there, and was never removed
     assert site.owner.post("/tenants/globex/remove?restorable_days=91").status == 400
     assert site.owner.post("/tenants/globex/restore", {"removal": "x"}).status == 400
     assert site.owner.get("/tenants/globex").status == 200

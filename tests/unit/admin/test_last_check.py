@@ -5,10 +5,12 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from functools import partial
 
+import anyio
 import httpx
 import pytest
 from msgspec.structs import replace
 
+from gateway.admin import policy
 from gateway.admin.face import AdminFace
 from gateway.admin.worker import worker_session
 from gateway.assembly.app import Worker
@@ -96,6 +98,29 @@ async def test_a_caller_that_is_revoked_before_its_change_is_made_changes_nothin
     assert installation_here.outcome_of(allowed["id"])["ending"] == "withdrawn"
 
 
+async def test_an_operation_of_many_changes_does_not_begin_for_who_was_revoked_meanwhile(site):
+    async with site.running():
+        make = partial(create_tenant, tenant_id=TenantId("acme"), name="acme", now=site.clock.now())
+        await site.session.perform("tenants.create", make)
+        removed = partial(create_tenant, tenant_id=TenantId("gone"), name="gone", now=site.clock.now())
+        await site.session.perform("tenants.create", removed)
+        assert (await site.ask("POST", "/tenants/gone/remove")).status_code == 200
+        kept = await site.new_owner()
+        for path, body in (
+            ("/tenants/acme/remove", None),
+            ("/tenants/gone/restore", {}),
+            ("/keys/revoke-found", {"tokens": [kept.token]}),
+        ):
+            site.key = await site.new_owner()
+            site.before = site.revoke
+            answer = await site.ask("POST", path, body)
+            assert answer.status_code == 401, (path, answer.text)
+        listing = site.session.listing
+        assert await listing.find_tenant(TenantId("acme")) is not None
+        assert await listing.find_tenant(TenantId("gone")) is None
+        assert (await listing.find_key(kept.key.key_id)).revoked_at is None
+
+
 async def test_a_change_whose_decision_moved_is_decided_anew_and_made_once(site, installation_here):
     async def rename_rules(call):
         """Put the rules in force once more: what stands on them is decided anew."""
@@ -130,3 +155,59 @@ async def test_a_change_that_is_sent_again_says_sure_only_where_it_is(site):
             told = answer.json()
             assert (answer.status_code, told["sure"], told["workers"]) == (200, True, 1), told
             assert told["replayed"] is is_replayed
+
+
+async def test_a_folder_is_applied_as_it_is_recorded_or_not_at_all(site, monkeypatch):
+    """Between the plan that is recorded and the transaction, another operator makes one of its tenants."""
+    plan_folder, plans = policy.plan_folder, []
+
+    async def plan_then_change(*asked):
+        plans.append(await plan_folder(*asked))
+        if len(plans) == 1:
+            make = partial(create_tenant, tenant_id=TenantId("sent"), name="sent", now=site.clock.now())
+            await site.session.perform("tenants.create", make)
+        return plans[-1]
+
+    monkeypatch.setattr(policy, "plan_folder", plan_then_change)
+    async with site.running():
+        now = (await site.ask("GET", "/policy")).json()
+        document = '[tenant]\nid = "sent"\n\n[models]\nown = ["sent/*"]\n'
+        sent = {
+            "schema": now["schema"],
+            "policies": now["policies"],
+            "tenants": [{"file": "sent.toml", "text": document}],
+        }
+        answer = await site.ask("POST", "/policy/apply", sent)
+        assert (answer.status_code, len(plans)) == (409, 2), answer.text
+        assert answer.json()["type"].endswith(":conflict")
+        assert await site.session.listing.list_rules() == []
+
+
+async def test_an_auditor_plans_and_does_not_apply_and_two_folders_are_not_checked_at_once(site, monkeypatch):
+    is_checking, may_end = anyio.Event(), anyio.Event()
+    check = policy.check_apart
+
+    async def check_late(*asked, **more):
+        is_checking.set()
+        await may_end.wait()
+        return await check(*asked, **more)
+
+    monkeypatch.setattr(policy, "check_apart", check_late)
+    async with site.running():
+        now = (await site.ask("GET", "/policy")).json()
+        sent = {"schema": now["schema"], "policies": now["policies"], "tenants": []}
+        made = await site.ask("POST", "/keys", {"role": "auditor"})
+        auditor = {"Authorization": f"Bearer {made.json()['token']}"}
+        answers = []
+
+        async def plan():
+            answers.append(await site.ask("POST", "/policy/plan", sent, **auditor))
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(plan)
+            await is_checking.wait()
+            second = await site.ask("POST", "/policy/plan", sent)
+            may_end.set()
+        assert (second.status_code, answers[0].status_code) == (503, 200), (second.text, answers[0].text)
+        assert (await site.ask("POST", "/policy/apply", sent, **auditor)).status_code == 403
+        assert (await site.ask("POST", "/policy/plan", sent)).status_code == 200

@@ -83,3 +83,24 @@ async def test_who_is_cancelled_by_somebody_else_is_cancelled_though_the_client_
     with pytest.raises(asyncio.CancelledError):
         await waiting.task
     assert waiting.was_cancelled
+
+
+@pytest.mark.anyio
+async def test_a_client_that_leaves_as_its_answer_is_there_cancels_nothing_that_comes_after():
+    answered, left, is_watched = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def client_leaves():
+        is_watched.set()
+        await left.wait()
+
+    async def request():
+        await while_client_stays(answered.wait(), client_leaves)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        return "delivered"
+
+    task = asyncio.ensure_future(request())
+    await is_watched.wait()
+    left.set()  # before the other: whoever leaves is told first
+    answered.set()
+    assert await task == "delivered"
