@@ -456,4 +456,4 @@ def test_a_record_of_a_binding_is_explained_and_names_it(gateway, issuer):
     done = gateway.installation.run("explain", "--record", record_id)
     binding_id = gateway.binding_of("explained")["binding_id"]
     assert f"{binding_id} (a binding" in done.stdout
-    assert re.search(rf"path +key {binding_id} +main\n", done.stdout)  # the same asked now, and its rule
+    assert re.search(rf"path +key {binding_id} +main\s", done.stdout)  # the same asked now, and its rule
