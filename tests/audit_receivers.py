@@ -201,7 +201,7 @@ class StreamReader(Received):
     def __init__(self, url: str, group: str = GROUP) -> None:
         super().__init__()
         self._url = url
-        self._group = group
+        self.group = group
         self.marks: list[dict[str, str]] = []
         self._is_over = threading.Event()
         self._thread: threading.Thread | None = None
@@ -221,7 +221,7 @@ class StreamReader(Received):
         with self._client() as client:
             start: str = "0"  # what was taken and not acknowledged
             while not self._is_over.is_set():
-                found = client.xreadgroup(self._group, "one", {STREAM: start}, count=500, block=200)
+                found = client.xreadgroup(self.group, "one", {STREAM: start}, count=500, block=200)
                 entries = (
                     next(iter(found.values()))[0]
                     if isinstance(found, dict) and found
@@ -233,10 +233,10 @@ class StreamReader(Received):
                     start = ">"
                     continue
                 self.marks += [
-                    json.loads(one[b"from"]) for _, one in entries if one.get(b"lost") == self._group.encode()
+                    json.loads(one[b"from"]) for _, one in entries if one.get(b"lost") == self.group.encode()
                 ]
                 self.add(one[b"id"].decode() for _, one in entries if b"id" in one)
-                client.xack(STREAM, self._group, *[key for key, _ in entries])
+                client.xack(STREAM, self.group, *[key for key, _ in entries])
 
     def end(self) -> None:
         self._is_over.set()

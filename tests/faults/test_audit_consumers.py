@@ -21,6 +21,7 @@ from gateway.assembly.signing import create_signing_key, load_signing_key
 from gateway.audit import AuditLog, Limits, read_events
 from gateway.audit.consumers.registry import ConsumerRegistry
 from gateway.audit.head import Signer
+from gateway.audit.index import IndexReader, parse_cursor
 from gateway.audit.keeping.keeper import Bounds, Keeper
 from gateway.audit.record import WorkerRecord
 from tests.audit_kills import Clients
@@ -270,6 +271,18 @@ def test_a_great_many_records_arrive_through_rotation_packing_retention_and_rest
     assert receivers[2].marks == []
 
 
+def missing_of(stream, ids, folder):
+    """What a reader lacks that is not behind a mark. On a busy machine it falls behind the cap, too."""
+    missing = ids - stream.ids
+    if missing and stream.marks:
+        reader, cursor = IndexReader(folder, NODE), parse_cursor(stream.marks[0][NODE])
+        while not (page := reader.read(cursor, 1000)).is_at_end:
+            missing -= {one.record.id for one in page.records}
+            cursor = page.cursor
+        missing -= {one.record.id for one in page.records}
+    return missing
+
+
 def test_a_target_that_hangs_and_a_group_that_never_reads_harm_nobody(
     tmp_path, server, redis_url, secret_file, eventually
 ):
@@ -294,7 +307,7 @@ def test_a_target_that_hangs_and_a_group_that_never_reads_harm_nobody(
             assert gateway.wire.get(SMALL_PATH, made["token"]).status == 401
             eventually(lambda: len(clients.records) > 5000, seconds=60)
             clients.end()
-            stream.await_all(clients.records)
+            eventually(lambda: not missing_of(stream, clients.records, installation.audit))
             assert clients.statuses == {200}
             assert client.memory_usage(STREAM, samples=0) <= 1 << 20
             assert len(push.ids) == 0
@@ -305,7 +318,8 @@ def test_a_target_that_hangs_and_a_group_that_never_reads_harm_nobody(
             push.freed.set()
             push.await_all(clients.records)
             marks = [one for _, one in client.xreadgroup("dead", "one", {STREAM: ">"}, count=100_000)[0][1]]
-            assert [one[b"lost"] for one in marks if b"lost" in one] == [b"dead"]
+            lost = {one[b"lost"] for one in marks if b"lost" in one}
+            assert lost == {b"dead"} | ({stream.group.encode()} if stream.marks else set())
         finally:
             push.freed.set()
             clients.end()

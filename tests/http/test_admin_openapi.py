@@ -112,6 +112,7 @@ def test_the_tenants_own_routes_are_what_their_document_says(site, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # thousands of requests, some of which have a policy set checked
 def test_it_is_so_for_many_more_requests_and_for_sequences_of_them(site, tmp_path):
     everything = ("--phases", "examples,coverage,fuzzing,stateful")
     wire, key = site.gateway.admin, site.installation.admin_key
