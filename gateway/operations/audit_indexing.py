@@ -44,7 +44,8 @@ LINE_BYTES = 800  # of a record, about: how many records so many bytes are
 def extend(folder: Path, node: str) -> bool:
     """Put in order what is new. False when another process is at it, or the folder is another user's.
 
-    Raises `OSError`. Root, who may write to any folder, leaves no files in it that its owner's gateway could not go on with.
+    Root, who may write to any folder, leaves no files there that its owner's gateway could not go on with.
+    Raises `OSError`.
     """
     if folder.stat().st_uid != os.geteuid():
         return False
