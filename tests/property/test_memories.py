@@ -1059,7 +1059,7 @@ BOUNDED_OTHERWISE = {
     "audit/usage/tally.py": "rows of a day, at most `MAX_ROWS`: tests/unit/audit/usage",
     "audit/usage/usage_report.py": "one report, of at most so many days and names",
     "faces/usage.py": "questions under way, at most `MOST_WAITING`",
-    "feed/events.py": "tenants that are paced, at most `MOST_PACED`",
+    "feed/search_pace.py": "tenants that are paced, at most `MOST_PACED`",
     "feed/following.py": "the newest records, `HELD_RECORDS`, and their places",
     "feed/places.py": "tenants that have a place, of which there are so many",
     "operations/audit_consumers.py": "consumers that are registered, in a process of their own",
